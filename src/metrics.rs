@@ -1,0 +1,3 @@
+//! Every metric name, once. Any part may count; [`crate::ops`] shows.
+//!
+//! Labels are words of ours (destination, urgency, reason), never anything that a peer sent.
