@@ -1,3 +1,270 @@
 //! Every metric name, once. Any part may count; [`crate::ops`] shows.
 //!
-//! Labels are words of ours (destination, urgency, reason), never anything that a peer sent.
+//! Labels are words of ours (destination, urgency, reason, node), never anything that a peer
+//! sent, so the number of series is bounded by the configuration. All names start with
+//! `hikyaku_`; units are base units (seconds, bytes) and stand in the name.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+/// All counters and gauges of one node.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Associations open now, `hikyaku_associations`.
+    pub associations: IntGauge,
+    /// Associations accepted, `hikyaku_associations_accepted_total`.
+    pub associations_accepted: IntCounter,
+    /// Associations turned away, by reason, `hikyaku_associations_refused_total`.
+    pub associations_refused: IntCounterVec,
+    /// C-STORE answers, by status class word and hexadecimal status.
+    pub store_answers: IntCounterVec,
+    /// C-ECHO answers.
+    pub echo_answers: IntCounter,
+    /// Cargo received whole, by way (`dicom`, `tunnel`) whatever became of it.
+    pub received: IntCounterVec,
+    /// Bytes of cargo received whole, by way.
+    pub received_bytes: IntCounterVec,
+    /// Cargo taken into custody, by urgency.
+    pub kept: IntCounterVec,
+    /// Bytes taken into custody, by urgency.
+    pub kept_bytes: IntCounterVec,
+    /// Cargo answered with success that was in custody already.
+    pub kept_already: IntCounter,
+    /// Cargo held because its key is in custody with other bytes.
+    pub conflicts: IntCounter,
+    /// Cargo refused, by reason (`full`, `io`, `stopped`).
+    pub refused: IntCounterVec,
+    /// Duties in each state now, by destination, urgency, state.
+    pub duties: IntGaugeVec,
+    /// Duties leased to a sender now, by destination and urgency.
+    pub in_flight: IntGaugeVec,
+    /// Bytes owed now, by destination.
+    pub owed_bytes: IntGaugeVec,
+    /// Receipts taken, by destination and urgency.
+    pub receipted: IntCounterVec,
+    /// Bytes receipted, by destination.
+    pub receipted_bytes: IntCounterVec,
+    /// Duties quarantined, by destination and urgency.
+    pub quarantined: IntCounterVec,
+    /// Tries that failed and will be repeated, by destination.
+    pub retried: IntCounterVec,
+    /// Age of the oldest owed duty, by destination, in seconds.
+    pub oldest_owed: GaugeVec,
+    /// Cargo without a destination now.
+    pub unrouted: IntGauge,
+    /// Time that one sync of a log took.
+    pub sync_seconds: Histogram,
+    /// Bytes that the spool occupies.
+    pub spool_bytes: IntGauge,
+    /// Bytes free on the spool's file system.
+    pub spool_free_bytes: IntGauge,
+    /// Bytes above which the spool refuses routine cargo.
+    pub spool_watermark_bytes: IntGauge,
+    /// 1 while the spool refuses cargo for want of room.
+    pub spool_full: IntGauge,
+    /// Bodies or records found damaged.
+    pub damaged: IntCounter,
+    /// 1 while a tunnel to the node stands.
+    pub tunnel_up: IntGaugeVec,
+    /// Smoothed round-trip time of the tunnel, in seconds.
+    pub tunnel_rtt: GaugeVec,
+    /// Packets declared lost on the tunnel.
+    pub tunnel_lost_packets: IntCounterVec,
+    /// Bytes written to and read from the line, by node and direction (`out`, `in`).
+    pub tunnel_bytes: IntCounterVec,
+    /// Handshakes refused, by reason word.
+    pub tunnel_refused: IntCounterVec,
+    /// Whether a destination answered at its last try: 1 yes, 0 no.
+    pub destination_up: IntGaugeVec,
+    /// Days until a certificate of ours or of a peer expires, by name.
+    pub certificate_days: GaugeVec,
+    /// 1 while an unexplained leap of the wall clock stops all deletion.
+    pub clock_leap: IntGauge,
+    /// Wall time at which the process started, in seconds since 1970.
+    pub start_time: Gauge,
+}
+
+struct Builder(Registry);
+
+impl Builder {
+    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, c: C) -> C {
+        self.0.register(Box::new(c.clone())).expect("metric names are unique");
+        c
+    }
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help).expect("valid name"))
+    }
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help).expect("valid name"))
+    }
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels).expect("valid name"))
+    }
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels).expect("valid name"))
+    }
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Opts::new(name, help), labels).expect("valid name"))
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero, in a registry of their own.
+    pub fn new() -> Self {
+        let b = Builder(Registry::new());
+        let dest = &["destination"];
+        let dest_urgency = &["destination", "urgency"];
+        let node = &["node"];
+        let buckets =
+            vec![0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 5.0];
+        let info = Opts::new("hikyaku_build_info", "Always 1; the labels name the build")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        b.add(IntGauge::with_opts(info).expect("valid name")).set(1);
+        Self {
+            associations: b.gauge("hikyaku_associations", "DICOM associations open now"),
+            associations_accepted: b
+                .counter("hikyaku_associations_accepted_total", "DICOM associations accepted"),
+            associations_refused: b.counters(
+                "hikyaku_associations_refused_total",
+                "DICOM associations turned away",
+                &["reason"],
+            ),
+            store_answers: b.counters(
+                "hikyaku_store_answers_total",
+                "C-STORE answers given, by status (hexadecimal)",
+                &["status"],
+            ),
+            echo_answers: b.counter("hikyaku_echo_answers_total", "C-ECHO answers given"),
+            received: b.counters("hikyaku_received_total", "Cargo received whole", &["way"]),
+            received_bytes: b.counters(
+                "hikyaku_received_bytes_total",
+                "Bytes of cargo received whole",
+                &["way"],
+            ),
+            kept: b.counters("hikyaku_kept_total", "Cargo taken into custody", &["urgency"]),
+            kept_bytes: b.counters(
+                "hikyaku_kept_bytes_total",
+                "Bytes taken into custody",
+                &["urgency"],
+            ),
+            kept_already: b.counter(
+                "hikyaku_kept_already_total",
+                "Cargo answered with success that was in custody already",
+            ),
+            conflicts: b.counter(
+                "hikyaku_conflicts_total",
+                "Cargo held because its key is in custody with other bytes",
+            ),
+            refused: b.counters("hikyaku_refused_total", "Cargo refused", &["reason"]),
+            duties: b.gauges(
+                "hikyaku_duties",
+                "Duties in each state now",
+                &["destination", "urgency", "state"],
+            ),
+            in_flight: b.gauges("hikyaku_in_flight", "Duties being tried now", dest_urgency),
+            owed_bytes: b.gauges("hikyaku_owed_bytes", "Bytes owed now", dest),
+            receipted: b.counters("hikyaku_receipted_total", "Receipts taken", dest_urgency),
+            receipted_bytes: b.counters("hikyaku_receipted_bytes_total", "Bytes receipted", dest),
+            quarantined: b.counters(
+                "hikyaku_quarantined_total",
+                "Duties quarantined",
+                dest_urgency,
+            ),
+            retried: b.counters(
+                "hikyaku_retried_total",
+                "Tries that failed and are repeated",
+                dest,
+            ),
+            oldest_owed: b.floats(
+                "hikyaku_oldest_owed_seconds",
+                "Age of the oldest owed duty",
+                dest,
+            ),
+            unrouted: b.gauge("hikyaku_unrouted", "Cargo without a destination now"),
+            sync_seconds: b.add(
+                Histogram::with_opts(
+                    HistogramOpts::new("hikyaku_sync_seconds", "Time that one sync of a log took")
+                        .buckets(buckets),
+                )
+                .expect("valid name"),
+            ),
+            spool_bytes: b.gauge("hikyaku_spool_bytes", "Bytes that the spool occupies"),
+            spool_free_bytes: b
+                .gauge("hikyaku_spool_free_bytes", "Bytes free on the spool's file system"),
+            spool_watermark_bytes: b.gauge(
+                "hikyaku_spool_watermark_bytes",
+                "Bytes above which routine cargo is refused",
+            ),
+            spool_full: b.gauge("hikyaku_spool_full", "1 while cargo is refused for want of room"),
+            damaged: b.counter("hikyaku_damaged_total", "Records or bodies found damaged"),
+            tunnel_up: b.gauges("hikyaku_tunnel_up", "1 while a tunnel to the node stands", node),
+            tunnel_rtt: b.floats(
+                "hikyaku_tunnel_rtt_seconds",
+                "Round-trip time of the tunnel",
+                node,
+            ),
+            tunnel_lost_packets: b.counters(
+                "hikyaku_tunnel_lost_packets_total",
+                "Packets declared lost on the tunnel",
+                node,
+            ),
+            tunnel_bytes: b.counters(
+                "hikyaku_tunnel_bytes_total",
+                "Bytes on the line, by direction",
+                &["node", "direction"],
+            ),
+            tunnel_refused: b.counters(
+                "hikyaku_tunnel_refused_total",
+                "Tunnel handshakes refused",
+                &["reason"],
+            ),
+            destination_up: b.gauges(
+                "hikyaku_destination_up",
+                "1 when the destination answered at its last try",
+                dest,
+            ),
+            certificate_days: b.floats(
+                "hikyaku_certificate_days_left",
+                "Days until a certificate expires",
+                &["certificate"],
+            ),
+            clock_leap: b.gauge(
+                "hikyaku_clock_leap",
+                "1 while an unexplained leap of the wall clock stops all deletion",
+            ),
+            start_time: b.add(
+                Gauge::new("hikyaku_start_time_seconds", "When the process started")
+                    .expect("valid"),
+            ),
+            registry: b.0,
+        }
+    }
+
+    /// The page for Prometheus, text format 0.0.4.
+    pub fn page(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_under_a_name_of_its_own() {
+        let m = Metrics::new();
+        m.received.with_label_values(&["dicom"]).inc();
+        let page = m.page();
+        assert!(page.contains("hikyaku_build_info{version="));
+        assert!(page.contains("hikyaku_received_total{way=\"dicom\"} 1"));
+    }
+}
