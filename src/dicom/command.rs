@@ -209,8 +209,10 @@ impl Command {
     pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
         let e = Elements::read(bytes)?;
         let field = e.us(element::COMMAND_FIELD)?.ok_or(missing(element::COMMAND_FIELD))?;
-        // A peer that forgets the type of the data set sends none, or the next PDV tells.
-        let has_data_set = e.us(element::DATA_SET_TYPE)?.is_some_and(|kind| kind != NO_DATA_SET);
+        // Where the type is missing, C-STORE means a data set and everything else means none.
+        let data_set_type = e.us(element::DATA_SET_TYPE)?;
+        let has_data_set =
+            data_set_type.map_or(field == field::C_STORE_RQ, |kind| kind != NO_DATA_SET);
         let message_id = e.us(element::MESSAGE_ID)?;
         Ok(match field {
             field::C_ECHO_RQ => Self::EchoRequest {
