@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Admitted, Refusal};
 use super::association::{Action, Association, Cause, Door, Event, State};
-use super::listener::Intake;
+use super::listener::{Intake, Standing};
 use super::message::Step;
 use super::store::{Answered, Store};
 use crate::dicom::command::{Command, Response, field, status};
@@ -34,7 +34,7 @@ pub const READ_LENGTH: usize = 256 * 1024;
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
 /// Most bytes that are passed over while waiting for the peer to close.
-const CLOSE_LENGTH_MAX: usize = 16 * 1024 * 1024;
+const CLOSE_LENGTH_MAX: usize = 1024 * 1024;
 
 /// How long a connection that is refused anyway may take to say A-ASSOCIATE-RQ.
 const REFUSE_WAIT: Duration = Duration::from_secs(5);
@@ -90,11 +90,12 @@ pub(super) struct Arrival {
     pub(super) from: SocketAddr,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) door: Door,
+    pub(super) standing: Arc<Standing>,
 }
 
 /// Serves one connection to its end.
 pub(super) async fn serve(arrival: Arrival, intake: Arc<Intake>, stop: CancellationToken) {
-    let Arrival { tcp, from, tls, door } = arrival;
+    let Arrival { tcp, from, tls, door, standing } = arrival;
     let opened = Instant::now();
     let artim = match door.refuse {
         Some(_) => REFUSE_WAIT.min(door.config.limits.artim),
@@ -116,7 +117,28 @@ pub(super) async fn serve(arrival: Arrival, intake: Arc<Intake>, stop: Cancellat
             }
         }
     };
-    Connection::new(stream, from, request_due, door, intake, stop).run().await;
+    let association = Association::new(door.clone());
+    let connection = Connection {
+        stream,
+        from,
+        intake,
+        stop,
+        stop_due: None,
+        door,
+        standing,
+        association,
+        decoder: Decoder::new(),
+        buffer: BytesMut::new(),
+        out: vec![],
+        store: None,
+        open: None,
+        tally: Tally::default(),
+        request_due,
+        pending: None,
+        message_began: opened,
+        closing: None,
+    };
+    connection.run().await;
 }
 
 /// Counts an established association for as long as it lives.
@@ -144,6 +166,7 @@ struct Connection {
     /// When the node is stopping: until when a message under way may finish.
     stop_due: Option<Instant>,
     door: Door,
+    standing: Arc<Standing>,
     association: Association,
     decoder: Decoder,
     buffer: BytesMut,
@@ -161,35 +184,6 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(
-        stream: Stream,
-        from: SocketAddr,
-        request_due: Instant,
-        door: Door,
-        intake: Arc<Intake>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self {
-            stream,
-            from,
-            intake,
-            stop,
-            stop_due: None,
-            association: Association::new(door.clone()),
-            door,
-            decoder: Decoder::new(),
-            buffer: BytesMut::new(),
-            out: vec![],
-            store: None,
-            open: None,
-            tally: Tally::default(),
-            request_due,
-            pending: None,
-            message_began: Instant::now(),
-            closing: None,
-        }
-    }
-
     async fn run(mut self) {
         self.converse().await;
         // With TLS this says close_notify, so that the end is not taken for a cut.
@@ -310,6 +304,9 @@ impl Connection {
         match action {
             Action::Nothing => {}
             Action::Accept(accept) => {
+                if !self.standing.establish() {
+                    return Ok(false);
+                }
                 let metrics = &self.intake.metrics;
                 metrics.associations_accepted.inc();
                 metrics.associations.inc();

@@ -4,15 +4,19 @@
 //! seconds that it takes to answer A-ASSOCIATE-RJ, because senders that are told "temporary" try
 //! again and senders that are cut off often do not; at most [`REFUSING_MAX`] of these live at a
 //! time, and what comes beyond is closed at once.
+//!
+//! A connection that has not yet asked for an association gives way to a newcomer when there is
+//! no other place: whoever opens many and says nothing keeps nobody out.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::access::Refusal;
@@ -97,11 +101,44 @@ async fn accept_tls(listeners: &Listeners) -> (Accepted, Arc<rustls::ServerConfi
     }
 }
 
+/// Whether a connection has an association yet. Decided once: by the connection, which
+/// establishes it, or by the listener, which needs its place.
+#[derive(Debug, Default)]
+pub(super) struct Standing(AtomicU8);
+
+impl Standing {
+    const HALF_OPEN: u8 = 0;
+    const ESTABLISHED: u8 = 1;
+    const EVICTED: u8 = 2;
+
+    fn leave_half_open(&self, to: u8) -> bool {
+        let order = Ordering::AcqRel;
+        self.0.compare_exchange(Self::HALF_OPEN, to, order, Ordering::Acquire).is_ok()
+    }
+
+    /// False when the place is gone.
+    pub(super) fn establish(&self) -> bool {
+        self.leave_half_open(Self::ESTABLISHED)
+    }
+
+    fn evict(&self) -> bool {
+        self.leave_half_open(Self::EVICTED)
+    }
+
+    fn is_half_open(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::HALF_OPEN
+    }
+}
+
 /// A connection that lives.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct OpenConnection {
     address: IpAddr,
     refusing: bool,
+    /// Ascends with every connection.
+    number: u64,
+    standing: Arc<Standing>,
+    task: AbortHandle,
 }
 
 /// All connections that live.
@@ -109,6 +146,7 @@ struct OpenConnection {
 struct OpenConnections {
     tasks: JoinSet<()>,
     by_task: HashMap<Id, OpenConnection>,
+    count: u64,
 }
 
 impl OpenConnections {
@@ -119,29 +157,52 @@ impl OpenConnections {
         intake: &Arc<Intake>,
         shutdown: &CancellationToken,
     ) {
+        let refused = |word| intake.metrics.associations_refused.with_label_values(&[word]).inc();
         let (tcp, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                intake.metrics.associations_refused.with_label_values(&["accept"]).inc();
+                refused("accept");
                 tracing::warn!(%error, "cannot accept connections");
-                // Connections that end give descriptors back: they are not waited on here, the
-                // pause is short.
+                // Connections that end give descriptors back meanwhile.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 return;
             }
         };
         let config = intake.config.load_full();
         let address = from.ip().to_canonical();
-        let verdict = judge(address, self.by_task.values(), &config.limits);
-        let Verdict::Serve { refuse } = verdict else {
-            intake.metrics.associations_refused.with_label_values(&["flood"]).inc();
-            return;
+        let open = self.by_task.values().map(|c| Place {
+            number: c.number,
+            address: c.address,
+            refusing: c.refusing,
+            half_open: c.standing.is_half_open(),
+        });
+        let refuse = match judge(address, open, &config.limits) {
+            Verdict::Serve => None,
+            Verdict::Evict(number, _) if self.evict(number) => {
+                refused("half-open");
+                None
+            }
+            Verdict::Evict(_, refusal) | Verdict::Refuse(refusal) => Some(refusal),
+            Verdict::Drop => return refused("flood"),
         };
+        let standing = Arc::new(Standing::default());
         let door = Door { config, address, refuse };
-        let arrival = Arrival { tcp, from, tls, door };
-        let task = connection::serve(arrival, intake.clone(), shutdown.clone());
-        let id = self.tasks.spawn(task).id();
-        self.by_task.insert(id, OpenConnection { address, refusing: refuse.is_some() });
+        let arrival = Arrival { tcp, from, tls, door, standing: standing.clone() };
+        let task = self.tasks.spawn(connection::serve(arrival, intake.clone(), shutdown.clone()));
+        self.count += 1;
+        let (number, refusing) = (self.count, refuse.is_some());
+        let connection = OpenConnection { address, refusing, number, standing, task: task.clone() };
+        self.by_task.insert(task.id(), connection);
+    }
+
+    /// Takes the place of a connection, unless it has just been given an association.
+    fn evict(&mut self, number: u64) -> bool {
+        let connection = self.by_task.values().find(|c| c.number == number);
+        let Some(connection) = connection.filter(|c| c.standing.evict()) else { return false };
+        connection.task.abort();
+        let id = connection.task.id();
+        self.forget(id);
+        true
     }
 
     fn forget(&mut self, id: Id) {
@@ -149,66 +210,102 @@ impl OpenConnections {
     }
 }
 
+/// What [`judge`] sees of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    number: u64,
+    address: IpAddr,
+    refusing: bool,
+    half_open: bool,
+}
+
 /// What to do with a new connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Serve it, if only to refuse it.
-    Serve { refuse: Option<Refusal> },
+    /// Serve it.
+    Serve,
+    /// Serve it in place of this one, or refuse it when that fails.
+    Evict(u64, Refusal),
+    /// Take it to refuse it.
+    Refuse(Refusal),
     /// Close it at once.
     Drop,
 }
 
 /// Pure.
-fn judge<'a>(
-    address: IpAddr,
-    open: impl Iterator<Item = &'a OpenConnection>,
-    limits: &Limits,
-) -> Verdict {
+fn judge(address: IpAddr, open: impl Iterator<Item = Place>, limits: &Limits) -> Verdict {
     let (mut served, mut from_here, mut refusing) = (0, 0, 0);
-    for connection in open {
-        if connection.refusing {
+    let (mut oldest, mut oldest_here) = (None::<u64>, None::<u64>);
+    let older = |number: u64, oldest: Option<u64>| Some(oldest.map_or(number, |o| o.min(number)));
+    for place in open {
+        let here = place.address == address;
+        if place.refusing {
             refusing += 1;
-        } else {
-            served += 1;
-            from_here += usize::from(connection.address == address);
+            continue;
+        }
+        served += 1;
+        from_here += usize::from(here);
+        if place.half_open {
+            oldest = older(place.number, oldest);
+            if here {
+                oldest_here = older(place.number, oldest_here);
+            }
         }
     }
-    let refuse = if from_here >= limits.associations_per_address {
-        Some(Refusal::AddressFull)
+    let (refusal, victim) = if from_here >= limits.associations_per_address {
+        (Refusal::AddressFull, oldest_here)
     } else if served >= limits.associations {
-        Some(Refusal::Full)
+        (Refusal::Full, oldest)
     } else {
-        None
+        return Verdict::Serve;
     };
-    if refuse.is_some() && refusing >= REFUSING_MAX {
-        return Verdict::Drop;
+    match victim {
+        Some(number) => Verdict::Evict(number, refusal),
+        None if refusing >= REFUSING_MAX => Verdict::Drop,
+        None => Verdict::Refuse(refusal),
     }
-    Verdict::Serve { refuse }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn open(n: usize, last: u8, refusing: bool) -> Vec<OpenConnection> {
-        vec![OpenConnection { address: [10, 0, 0, last].into(), refusing }; n]
+    fn places(n: usize, last: u8, refusing: bool, half_open: bool) -> Vec<Place> {
+        let address = [10, 0, 0, last].into();
+        (0..n as u64).map(|number| Place { number, address, refusing, half_open }).collect()
+    }
+
+    fn verdict(last: u8, open: &[Vec<Place>]) -> Verdict {
+        let limits = Limits { associations: 10, associations_per_address: 4, ..Limits::default() };
+        judge([10, 0, 0, last].into(), open.concat().into_iter(), &limits)
     }
 
     #[test]
     fn one_address_cannot_shut_out_another_and_refusing_is_bounded_too() {
-        let limits = Limits { associations: 10, associations_per_address: 4, ..Limits::default() };
-        let verdict = |last: u8, open: &[OpenConnection]| {
-            judge([10, 0, 0, last].into(), open.iter(), &limits)
-        };
-        let refused = |refusal| Verdict::Serve { refuse: Some(refusal) };
-        let welcome = Verdict::Serve { refuse: None };
-        let loris = [open(4, 1, false), open(REFUSING_MAX - 1, 1, true)].concat();
-        assert_eq!(verdict(1, &loris), refused(Refusal::AddressFull));
-        assert_eq!(verdict(2, &loris), welcome);
-        let flood = [open(4, 1, false), open(REFUSING_MAX, 1, true)].concat();
+        let busy = [places(4, 1, false, false), places(REFUSING_MAX - 1, 1, true, true)];
+        assert_eq!(verdict(1, &busy), Verdict::Refuse(Refusal::AddressFull));
+        assert_eq!(verdict(2, &busy), Verdict::Serve);
+        let flood = [places(4, 1, false, false), places(REFUSING_MAX, 1, true, true)];
         assert_eq!(verdict(1, &flood), Verdict::Drop);
-        assert_eq!(verdict(2, &flood), welcome);
-        let full = [open(4, 1, false), open(4, 2, false), open(2, 3, false)].concat();
-        assert_eq!(verdict(4, &full), refused(Refusal::Full));
+        assert_eq!(verdict(2, &flood), Verdict::Serve);
+        let full = [1, 2, 3].map(|last| places(4, last, false, false));
+        assert_eq!(verdict(4, &full), Verdict::Refuse(Refusal::Full));
+    }
+
+    #[test]
+    fn who_has_not_asked_for_an_association_gives_way_to_who_comes() {
+        let loris = [places(4, 1, false, true)];
+        assert_eq!(verdict(1, &loris), Verdict::Evict(0, Refusal::AddressFull));
+        let everywhere = [1, 2, 3].map(|last| places(4, last, false, last == 2));
+        assert_eq!(verdict(4, &everywhere), Verdict::Evict(0, Refusal::Full));
+        assert_eq!(verdict(1, &everywhere), Verdict::Refuse(Refusal::AddressFull));
+    }
+
+    #[test]
+    fn a_place_is_either_established_or_evicted_and_never_both() {
+        let standing = Standing::default();
+        assert!(standing.establish() && !standing.evict());
+        let standing = Standing::default();
+        assert!(standing.evict() && !standing.establish());
     }
 }
