@@ -2,12 +2,14 @@
 //! whoever dialled, cargo goes both ways.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, ConnectionStats, RecvStream, SendStream};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use tokio::task::JoinSet;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -35,25 +37,28 @@ pub(crate) fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>
         .map_or_else(Vec::new, |chain| *chain)
 }
 
-/// Serves a connection whose handshake is done, until it ends. `role` is the peer's.
+/// Serves a connection whose handshake is done, until it ends: `Ok` says why it ended, `Err` why
+/// it was never up. `role` is the peer's; `place` is given back once the peer has greeted.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     connection: Connection,
     peer: &Peer,
     role: Role,
     credentials: Arc<Credentials>,
-) -> Reason {
+    place: Option<OwnedSemaphorePermit>,
+) -> Result<Reason, Reason> {
     let greeted = timeout(shared.config.limits.handshake, control(shared, &connection, role));
     // Held for as long as the connection stands: the control lane stays open.
     let _control = match greeted.await {
         Ok(Ok(control)) => control,
-        Ok(Err(e)) => return end(&connection, &e),
+        Ok(Err(e)) => return Err(end(&connection, &e)),
         Err(_) => {
             let words = "no Hello in time";
             connection.close(close::SILENT.into(), words.as_bytes());
-            return Reason::ClosedByUs(words.into());
+            return Err(Reason::ClosedByUs(words.into()));
         }
     };
+    drop(place);
     let name = &peer.config.name;
     let chain = peer_chain(&connection);
     let trust = credentials.trust();
@@ -61,17 +66,17 @@ pub(crate) async fn run(
         Ok(verifier) => verifier,
         Err(e) => {
             connection.close(close::DISTRUSTED.into(), b"your certificate is not accepted here");
-            return Reason::ClosedByUs(e.to_string());
+            return Err(Reason::ClosedByUs(e.to_string()));
         }
     };
-    peer.join(Live { connection: connection.clone(), chain, role });
+    peer.join(Live { connection: connection.clone(), chain, role, farewell: None });
     tracing::info!(peer = %name, address = %connection.remote_address(), "tunnel up");
     let reason = serve(shared, &connection, peer, verifier, credentials).await;
     if peer.leave(&connection, &reason) {
         shared.metrics.tunnel_up.with_label_values(&[name.as_str()]).set(0);
     }
     tracing::info!(peer = %name, %reason, "tunnel down");
-    reason
+    Ok(reason)
 }
 
 /// Hello in both directions on the connection's first lane, which the dialler opens. A client
@@ -155,7 +160,7 @@ async fn serve(
     tokio::select! {
         reason = run_outgoing(connection, &mut outgoing) => reason,
         reason = accept_lanes(shared, connection, receiver) => reason,
-        () = measure(shared, connection, &gate, peer) => unreachable!("measuring never ends"),
+        never = measure(shared, connection, &gate, peer) => match never {},
         reason = drain(shared, connection, &stop) => reason,
     }
 }
@@ -169,12 +174,19 @@ async fn run_outgoing(
         match ended {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return end(connection, &e),
-            Err(e) => std::panic::resume_unwind(e.into_panic()),
+            Err(e) => return broken(connection, &e),
         }
     }
     let words = "the node stops";
     connection.close(close::STOPPING.into(), words.as_bytes());
     Reason::ClosedByUs(words.into())
+}
+
+/// A bug of ours in one lane ends this connection, not the node: leases go back to the queue.
+fn broken(connection: &Connection, error: &JoinError) -> Reason {
+    tracing::error!(%error, "a lane has failed by a bug");
+    connection.close(close::STOPPING.into(), b"internal error");
+    Reason::ClosedByUs("a lane has failed by a bug; see the log".into())
 }
 
 /// Takes the lanes that the peer opens; ends with the connection.
@@ -192,7 +204,7 @@ async fn accept_lanes(shared: &Shared, connection: &Connection, receiver: Arc<Re
             Some(ended) = lanes.join_next() => match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(e)) => return end(connection, &e),
-                Err(e) => std::panic::resume_unwind(e.into_panic()),
+                Err(e) => return broken(connection, &e),
             },
         }
     }
@@ -224,7 +236,7 @@ async fn drain(shared: &Shared, connection: &Connection, stop: &CancellationToke
 }
 
 /// Follows the line with send window and chunk size, and counts.
-async fn measure(shared: &Shared, connection: &Connection, gate: &Gate, peer: &Peer) {
+async fn measure(shared: &Shared, connection: &Connection, gate: &Gate, peer: &Peer) -> Infallible {
     let label = &[peer.config.name.as_str()];
     let m = &shared.metrics;
     let up = m.tunnel_up.with_label_values(label);

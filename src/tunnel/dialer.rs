@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::connection::{peer_chain, run};
 use super::peers::Peer;
-use super::reason::{Reason, close, explain_handshake};
+use super::reason::{Reason, close, explain_dial, explain_handshake};
 use super::trust::Role;
 use crate::cargo::NodeName;
 use crate::clock;
@@ -57,11 +57,15 @@ pub(crate) async fn keep_dialling(shared: Arc<Shared>, endpoint: Endpoint, name:
             let started = clock::now();
             let reason = match dial(&shared, &endpoint, peer, &address).await {
                 Ok((connection, credentials)) => {
-                    run(&shared, connection, peer, Role::Server, credentials).await
+                    let role = Role::Server;
+                    run(&shared, connection, peer, role, credentials, None).await
                 }
-                Err(reason) => reason,
+                Err(reason) => Err(reason),
             };
-            peer.failed(&reason);
+            if let Err(reason) = &reason {
+                peer.failed(reason);
+            }
+            let (Ok(reason) | Err(reason)) = reason;
             if clock::now().since(started) >= STOOD {
                 attempt = 0;
                 continue;
@@ -108,8 +112,8 @@ async fn dial_one(
         .map_err(|e| Reason::Address(format!("cannot dial {address} as {name}: {e}")))?;
     match timeout(shared.config.limits.handshake, connecting).await {
         Ok(Ok(connection)) => Ok((connection, snapshot.credentials.clone())),
-        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => Err(Reason::NoAnswer),
-        Ok(Err(e)) => Err(explain_handshake(&e)),
+        Err(_) => Err(Reason::NoAnswer),
+        Ok(Err(e)) => Err(explain_dial(&e)),
     }
 }
 
@@ -151,15 +155,19 @@ async fn welcome(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphoreP
         Ok(Err(e)) => return refused(&explain_handshake(&e)),
         Err(_) => return refused(&Reason::Lost),
     };
-    drop(place);
     let chain = peer_chain(&connection);
     let named =
         chain.first().map_or_else(|| Err("no certificate".into()), |c| shared.peers.named(c));
     match named {
         Ok(peer) => {
             let credentials = snapshot.credentials.clone();
-            let reason = run(&shared, connection, peer, Role::Client, credentials).await;
-            peer.failed(&reason);
+            let role = Role::Client;
+            if let Err(reason) =
+                run(&shared, connection, peer, role, credentials, Some(place)).await
+            {
+                peer.failed(&reason);
+                refused(&reason);
+            }
         }
         Err(words) => {
             connection.close(close::NOT_A_PEER.into(), words.as_bytes());

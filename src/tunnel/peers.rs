@@ -46,6 +46,8 @@ pub(crate) struct Live {
     pub(crate) connection: Connection,
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) role: Role,
+    /// Why we have closed it ourselves.
+    pub(crate) farewell: Option<String>,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,9 @@ impl Peer {
         if state.live.as_ref().is_none_or(|l| l.connection.stable_id() != id) {
             return false;
         }
-        *state = State { live: None, since: clock::wall(), reason: reason.to_string() };
+        let farewell = state.live.take().and_then(|l| l.farewell);
+        state.since = clock::wall();
+        state.reason = farewell.unwrap_or_else(|| reason.to_string());
         drop(state);
         self.up.send_replace(false);
         true
@@ -184,6 +188,9 @@ impl Peers {
         for (name, peer) in &self.0 {
             let Some(live) = peer.live() else { continue };
             if let Err(e) = trust.verify(&live.chain, name, live.role, UnixTime::now()) {
+                if let Some(live) = &mut peer.state().live {
+                    live.farewell = Some(format!("its certificate is no longer accepted: {e}"));
+                }
                 let words = "your certificate is no longer accepted here";
                 live.connection.close(close::DISTRUSTED.into(), words.as_bytes());
                 closed.push((name.clone(), e.to_string()));

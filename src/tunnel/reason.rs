@@ -178,6 +178,15 @@ pub fn explain_handshake(error: &ConnectionError) -> Reason {
     }
 }
 
+/// Explains why dialling failed: as [`explain_handshake`], but a time-out before any connection
+/// means that nothing answers.
+pub fn explain_dial(error: &ConnectionError) -> Reason {
+    match error {
+        ConnectionError::TimedOut => Reason::NoAnswer,
+        error => explain_handshake(error),
+    }
+}
+
 /// TLS alerts that both TLS versions and rustls use (RFC 8446 6.2).
 fn tls(code: u64, words: &str, whose: Whose) -> Option<Reason> {
     let says = |text: &str| words.contains(text);
@@ -198,3 +207,6 @@ fn tls(code: u64, words: &str, whose: Whose) -> Option<Reason> {
     };
     Some(Reason::Certificate(whose, fault))
 }
+
+#[cfg(test)]
+mod tests;

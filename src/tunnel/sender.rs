@@ -148,10 +148,11 @@ impl Sender {
 
     /// What this lane may lease now; `None` while it pauses or has too much in flight.
     fn want(&self, lane: &Lane) -> Option<Want> {
-        let state = lane.state();
+        let mut state = lane.state();
         if state.pause_until.is_some_and(|until| clock::now() < until) {
             return None;
         }
+        state.pause_until = None;
         let mut classes = [false; 4];
         classes[lane.class.index()] = true;
         let destination = self.destination.clone();
@@ -189,7 +190,11 @@ impl Sender {
     ) -> Result<(), LaneError> {
         let _presence = self.gate.enter(lane.class);
         let body = match leased.body.read().await {
-            Ok(body) => body,
+            Ok(body) if body.len() as u64 == leased.envelope.length => body,
+            Ok(_) => {
+                self.custody.settle(leased, unreadable(&short())).await;
+                return Ok(());
+            }
             Err(e) => {
                 self.custody.settle(leased, unreadable(&e)).await;
                 return Ok(());
@@ -260,6 +265,7 @@ impl Sender {
         loop {
             match reader.next(self.gate.chunk()).await {
                 Err(e) => return Ok(Err(e)),
+                Ok(None) if lane.state().outgoing.wants_body(exchange) => return Ok(Err(short())),
                 Ok(None) => return Ok(Ok(())),
                 Ok(Some(chunk)) => {
                     if !self.send_chunk(lane, send, exchange, chunk).await? {
@@ -392,6 +398,10 @@ async fn offer(lane: &Lane, send: &mut SendStream, leased: Leased) -> Result<u64
     let exchange = offer.exchange;
     send.write_all(&Frame::Offer(Box::new(offer)).encode()).await?;
     Ok(exchange)
+}
+
+fn short() -> BodyError {
+    BodyError::Damaged("they are fewer or more than the envelope says".into())
 }
 
 fn unreadable(error: &BodyError) -> Outcome {

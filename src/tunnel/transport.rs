@@ -26,7 +26,7 @@ pub struct Limits {
     /// Bytes that one lane may have unread here; a single large object moves no faster than this
     /// per round trip.
     pub lane_window: u32,
-    /// Lanes that a peer may open.
+    /// Lanes that a peer may open; a node opens 15 and, when it dials, a control lane.
     pub lanes: u32,
     /// Time without any packet after which the line is dead.
     pub idle: Duration,
@@ -121,8 +121,10 @@ fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    let runtime = Arc::new(quinn::TokioRuntime);
-    Endpoint::new(EndpointConfig::default(), server, socket(address)?, runtime)
+    let mut config = EndpointConfig::default();
+    // QUIC version 1 (RFC 9000) and no draft.
+    config.supported_versions(vec![1]);
+    Endpoint::new(config, server, socket(address)?, Arc::new(quinn::TokioRuntime))
 }
 
 /// An endpoint that peers dial. Needs a tokio runtime.
