@@ -27,7 +27,7 @@ use super::trust::{Credentials, Role};
 use crate::cargo::DestinationName;
 
 /// How often the line is measured.
-const MEASURE: Duration = Duration::from_secs(1);
+const MEASURE: Duration = Duration::from_millis(250);
 
 /// The certificate chain of the other side, leaf first; empty when there is none.
 pub(crate) fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {

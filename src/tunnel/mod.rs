@@ -257,3 +257,6 @@ impl Tunnel {
         let _ = tokio::time::timeout(Duration::from_secs(2), told).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

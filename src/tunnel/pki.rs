@@ -6,7 +6,7 @@
 //! an existing key is never overwritten.
 //!
 //! Limits: the authority is valid for [`CA_DAYS`], a node for [`NODE_DAYS`] unless said otherwise.
-//! Revocation is by CRL files that other tools make (see `docs/`); this module issues only.
+//! Revocation is by CRL files that other tools make (`openssl ca -gencrl`); this module issues only.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -51,7 +51,7 @@ const STRIKES_REMEMBERED_MAX: usize = 1024;
 const REFUSALS_BEFORE_PAUSE: u8 = 3;
 /// Bounds of what a peer may ask us to wait.
 const RETRY_AFTER: RangeInclusive<u64> = 1..=300;
-/// Wait after a wrong digest or an unreadable spool.
+/// Wait after a wrong digest.
 const RETRY_AFTER_FAULT: Duration = Duration::from_secs(5);
 
 /// All lanes out of one connection.
@@ -405,8 +405,5 @@ fn short() -> BodyError {
 }
 
 fn unreadable(error: &BodyError) -> Outcome {
-    match error {
-        BodyError::Damaged(_) => Outcome::Quarantine { reason: error.to_string() },
-        BodyError::Io(_) => Outcome::Retry { cause: error.to_string(), after: RETRY_AFTER_FAULT },
-    }
+    Outcome::Quarantine { reason: error.to_string() }
 }
