@@ -6,8 +6,8 @@ use crate::cargo::NodeName;
 use crate::routing::{Field, RULES_MAX};
 
 use super::read::Document;
-use super::reader::Source;
 use super::sections::*;
+use super::source::Source;
 
 /// Fills in what one section takes from another.
 pub(super) fn complete(document: &mut Document) {

@@ -17,8 +17,8 @@ use crate::cargo::NodeName;
 use crate::clock::Timestamp;
 
 use super::read::Document;
-use super::reader::Source;
 use super::sections::*;
+use super::source::Source;
 use super::value::CREDENTIALS;
 
 /// Days before its end at which a certificate is worth a warning.

@@ -15,6 +15,7 @@ mod problem;
 mod read;
 mod reader;
 mod sections;
+mod source;
 mod value;
 
 use std::collections::BTreeMap;
@@ -31,7 +32,8 @@ pub use problem::{Problem, Remark, Warning};
 pub use sections::*;
 pub use value::{HostPort, Network, Share};
 
-use reader::Source;
+use reader::Section;
+use source::Source;
 use value::Places;
 
 /// Largest configuration file in bytes.
@@ -112,7 +114,7 @@ impl Config {
         let table = table.into_inner();
         let mut source = Source::new(file, text, places);
         errors.iter().for_each(|error| source.syntax(error));
-        let mut root = source.root(&table);
+        let mut root = Section::root(&mut source, &table);
         let mut document = read::document(&mut root);
         root.finish();
         check::complete(&mut document);
@@ -186,5 +188,7 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+mod examples;
 #[cfg(test)]
 mod tests;

@@ -5,144 +5,21 @@
 //! so the list of known keys, the defaults and the "unknown key" message cannot drift apart from
 //! what is read.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cargo::DestinationName;
 use crate::routing::PATTERNS_MAX;
 
-use super::problem::{Problem, Remark, Warning};
-use super::value::{Places, Wrong, mismatch, path, wrong};
-
-/// How like a known word a wrong one must be to be taken for a typing error (Jaro-Winkler).
-const LIKENESS_MIN: f64 = 0.75;
+use super::problem::Problem;
+use super::source::{LIKENESS_MIN, Source};
+use super::value::{Places, Wrong, mismatch, path};
 
 /// Most items of a list of patterns or destinations.
 const ITEMS_MAX: usize = PATTERNS_MAX;
 
 type Value<'d> = Spanned<DeValue<'d>>;
-
-/// A key that the configuration knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Its path, list positions left out: `destination[].address`.
-    pub(super) path: String,
-    /// Its default as TOML text; `None` when it is required or has none.
-    pub(super) default: Option<&'static str>,
-}
-
-/// A document being read.
-#[derive(Debug)]
-pub(super) struct Source<'d> {
-    file: &'d Path,
-    text: &'d str,
-    /// The text is no TOML: what is missing may be behind the fault.
-    broken: bool,
-    places: Places,
-    positions: BTreeMap<String, usize>,
-    pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<Warning>,
-    pub(super) known: Vec<Known>,
-    /// What is set, by key path with names instead of list positions.
-    pub(super) settings: BTreeMap<String, String>,
-}
-
-impl<'d> Source<'d> {
-    pub(super) fn new(file: &'d Path, text: &'d str, places: Places) -> Self {
-        Self {
-            file,
-            text,
-            broken: false,
-            places,
-            positions: BTreeMap::new(),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            known: Vec::new(),
-            settings: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn syntax(&mut self, error: &toml::de::Error) {
-        self.broken = true;
-        let offset = error.span().map_or(0, |span| span.start);
-        let what = error.message().to_owned();
-        let remark = self.remark(offset, String::new(), wrong(what, "this line is not TOML"));
-        self.problems.push(Problem(remark));
-    }
-
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken
-    }
-
-    fn remark(&self, offset: usize, key: String, wrong: Wrong) -> Remark {
-        let before = self.text.get(..offset).unwrap_or_default();
-        let line = before.bytes().filter(|c| *c == b'\n').count() + 1;
-        Remark { file: self.file.into(), line, key, what: wrong.what, advice: wrong.advice }
-    }
-
-    /// The place of a key, or of the section that would have it.
-    fn offset(&self, key: &str) -> usize {
-        let mut key = key;
-        loop {
-            if let Some(offset) = self.positions.get(key) {
-                return *offset;
-            }
-            match key.rfind(['.', '[']) {
-                Some(end) => key = &key[..end],
-                None => return 0,
-            }
-        }
-    }
-
-    pub(super) fn problem(
-        &mut self,
-        key: &str,
-        what: impl Into<String>,
-        advice: impl Into<String>,
-    ) {
-        let remark = self.remark(self.offset(key), key.into(), wrong(what, advice));
-        self.problems.push(Problem(remark));
-    }
-
-    pub(super) fn warning(
-        &mut self,
-        key: &str,
-        what: impl Into<String>,
-        advice: impl Into<String>,
-    ) {
-        let remark = self.remark(self.offset(key), key.into(), wrong(what, advice));
-        self.warnings.push(Warning(remark));
-    }
-
-    /// Whether the key or section stands in the file, readable or not.
-    pub(super) fn has_key(&self, key: &str) -> bool {
-        self.positions.contains_key(key)
-    }
-
-    pub(super) fn unknown_destination(
-        &mut self,
-        key: &str,
-        name: &DestinationName,
-        declared: &BTreeMap<DestinationName, Vec<usize>>,
-    ) {
-        let likeness =
-            |known: &&DestinationName| strsim::jaro_winkler(known.as_str(), name.as_str());
-        let nearest = declared.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        let advice = match nearest {
-            Some(known) if likeness(&known) >= LIKENESS_MIN => format!("did you mean `{known}`?"),
-            _ => "add a [[destination]] with this name".into(),
-        };
-        self.problem(key, format!("there is no destination {name}"), advice);
-    }
-
-    /// The section of the whole document.
-    pub(super) fn root<'s>(&'s mut self, table: &'d DeTable<'d>) -> Section<'d, 's> {
-        Section::new(self, Some(table), String::new(), String::new())
-    }
-}
 
 /// A table of the document, or one that is absent, whose keys then all have their defaults.
 #[derive(Debug)]
@@ -170,7 +47,7 @@ fn without_positions(path: &str) -> String {
 }
 
 /// One way to write a value, whatever its layout in the file.
-fn canonical(value: &DeValue<'_>) -> String {
+pub(super) fn canonical(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(s) => format!("{s:?}"),
         DeValue::Array(items) => {
@@ -197,6 +74,11 @@ fn name_of<'d>(table: &'d DeTable<'d>) -> Option<&'d str> {
 }
 
 impl<'d, 's> Section<'d, 's> {
+    /// The section of the whole document.
+    pub(super) fn root(source: &'s mut Source<'d>, table: &'d DeTable<'d>) -> Self {
+        Self::new(source, Some(table), String::new(), String::new())
+    }
+
     fn new(
         source: &'s mut Source<'d>,
         table: Option<&'d DeTable<'d>>,
@@ -214,8 +96,14 @@ impl<'d, 's> Section<'d, 's> {
     fn ask(&mut self, key: &'static str, default: Option<&'static str>) -> Option<&'d Value<'d>> {
         self.asked.push(key);
         let full = self.key_path(key);
-        self.source.known.push(Known { path: without_positions(&full), default });
-        let (key_span, value) = self.table?.iter().find(|(k, _)| k.get_ref() == key)?;
+        let found = self.table.and_then(|table| table.iter().find(|(k, _)| k.get_ref() == key));
+        #[cfg(test)]
+        self.source.known.push(super::source::Known {
+            path: without_positions(&full),
+            default,
+            written: found.map(|(_, value)| canonical(value.get_ref())),
+        });
+        let (key_span, value) = found?;
         self.source.positions.insert(full, key_span.span().start);
         Some(value)
     }
@@ -243,7 +131,7 @@ impl<'d, 's> Section<'d, 's> {
     }
 
     fn missing(&mut self, key: &str) {
-        if self.source.broken {
+        if self.source.is_broken() {
             return;
         }
         let full = self.key_path(key);
