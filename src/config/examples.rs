@@ -123,3 +123,14 @@ fn every_key_of_an_example_has_prose_or_is_explained_in_the_other() {
         assert!(all.contains(key), "{} has no prose above it", known.path);
     }
 }
+
+#[test]
+fn the_unit_gives_the_node_longer_to_stop_than_its_drain_takes() {
+    let unit = include_str!("../../systemd/hikyaku.service");
+    let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+    let stop: u64 = stop.strip_suffix('s').unwrap().parse().unwrap();
+    for (name, text) in EXAMPLES {
+        let (config, _) = Config::parse(text, Path::new(name)).unwrap();
+        assert!(stop > config.drain.timeout.as_secs(), "{name}");
+    }
+}
