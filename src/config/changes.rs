@@ -22,28 +22,54 @@ pub enum Change {
     },
 }
 
-/// Keys that cannot change while the node runs, by prefix.
-const NEEDS_RESTART: [(&str, &str); 13] = [
+/// Keys that a running node takes over, by prefix; `*` stands for a name.
+const APPLIED: [&str; 13] = [
+    "route",
+    "dicom.ae_titles",
+    "dicom.allow",
+    "dicom.limits",
+    "dicom.refuse_sop_classes",
+    "dicom.tls",
+    "spool.capacity",
+    "spool.high_watermark",
+    "spool.stat_watermark",
+    "spool.reserve",
+    "spool.quota_per_origin",
+    "destination.*.quota",
+    "tunnel.peers.*.quota",
+];
+
+/// Why another key has to wait, by prefix.
+const REASONS: [(&str, &str); 9] = [
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
     ("dicom.listen", "the listener is open"),
     ("dicom.tls_listen", "the listener is open"),
-    ("dicom.limits", "the limits are built into the open listener"),
-    ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
-    ("tunnel.limits", "they are agreed when a connection begins"),
-    ("spool.memory", "the budget is handed out when the node starts"),
-    ("spool.in_memory", "the budget is handed out when the node starts"),
-    ("spool.segment", "the open segment has been laid out"),
-    ("spool.capacity", "space has been reserved by it"),
-    ("spool.reserve", "space has been reserved by it"),
     ("ops.listen", "the listener is open"),
+    ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
+    ("tunnel.limits", "both sides agree on them when a connection begins"),
+    ("tunnel.peers", "its connection is being dialled or awaited"),
+    ("destination", "its senders are running"),
 ];
 
 /// Whole sections that cannot come or go while the node runs.
 const SECTIONS: [&str; 2] = ["dicom", "tunnel"];
 
+/// Whether `key` is `prefix`, or stands below it. Names may have dots, so `*` takes all it can.
 fn has_prefix(key: &str, prefix: &str) -> bool {
-    key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    if let Some((before, after)) = prefix.split_once('*') {
+        return key.starts_with(before) && key.ends_with(after);
+    }
+    key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Why `key` needs a restart; `None` when it does not.
+fn restart_reason(key: &str) -> Option<&'static str> {
+    if APPLIED.iter().any(|prefix| has_prefix(key, prefix)) {
+        return None;
+    }
+    let reason = REASONS.iter().find(|(prefix, _)| has_prefix(key, prefix));
+    Some(reason.map_or("it is read when the node starts", |(_, reason)| reason))
 }
 
 /// Every setting that differs, in the order of the keys.
@@ -66,9 +92,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         if old.settings.get(key) == new.settings.get(key) || appeared(key) {
             continue;
         }
-        let restart = NEEDS_RESTART.iter().find(|(prefix, _)| has_prefix(key, prefix));
-        all.push(match restart {
-            Some((_, reason)) => Change::NeedsRestart { key: key.clone(), reason },
+        all.push(match restart_reason(key) {
+            Some(reason) => Change::NeedsRestart { key: key.clone(), reason },
             None => Change::Applied { key: key.clone() },
         });
     }

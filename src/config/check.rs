@@ -3,24 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cargo::NodeName;
+use crate::delivery::backoff::Backoff;
+use crate::intake::Network;
 use crate::routing::{Field, RULES_MAX};
 
 use super::read::Document;
 use super::sections::*;
 use super::source::Source;
-
-/// Fills in what one section takes from another.
-pub(super) fn complete(document: &mut Document) {
-    let titles = document.dicom.as_ref().map(|dicom| dicom.ae_titles.as_slice());
-    let own = titles.and_then(<[_]>::first).cloned().unwrap_or_else(|| "HIKYAKU".into());
-    for (_, destination) in &mut document.destinations {
-        if let DestinationKind::Dicom(dicom) = &mut destination.kind
-            && dicom.calling_ae.is_empty()
-        {
-            dicom.calling_ae.clone_from(&own);
-        }
-    }
-}
 
 /// Reports everything that does not fit together.
 pub(super) fn check(source: &mut Source<'_>, document: &Document) {
@@ -69,7 +58,7 @@ fn check_dicom(source: &mut Source<'_>, dicom: &DicomSection) {
         source.problem("dicom.allow", "lets nobody in", advice);
     }
     for (i, entry) in dicom.allow.iter().enumerate() {
-        if entry.ae_title.is_none() && entry.address.is_none_or(|net| net.is_everything()) {
+        if entry.ae_title.is_none() && entry.address.is_none_or(is_everything) {
             source.warning(
                 &format!("dicom.allow[{i}]"),
                 "lets every address send under every AE title",
@@ -85,6 +74,11 @@ fn check_dicom(source: &mut Source<'_>, dicom: &DicomSection) {
             "one sender can take all associations: lower it",
         );
     }
+}
+
+/// Whether a network holds every address of its family.
+fn is_everything(network: Network) -> bool {
+    ["0.0.0.0/0", "::/0"].contains(&network.to_string().as_str())
 }
 
 fn check_listeners(source: &mut Source<'_>, document: &Document) {
@@ -110,15 +104,12 @@ fn check_listeners(source: &mut Source<'_>, document: &Document) {
 }
 
 fn check_spool(source: &mut Source<'_>, spool: &SpoolSection) {
-    if u32::from(spool.high_watermark) + u32::from(spool.stat_share) > 100 {
+    if spool.stat_watermark < spool.high_watermark {
         source.problem(
-            "spool.stat_share",
-            "does not fit above high_watermark",
-            "the two together are at most 100 %",
+            "spool.stat_watermark",
+            "is below spool.high_watermark",
+            "STAT must fit where routine cargo does: make it larger",
         );
-    }
-    if spool.in_memory > spool.memory {
-        source.problem("spool.in_memory", "is above spool.memory", "make it smaller");
     }
     let needed = spool.reserve.saturating_add(spool.segment.saturating_mul(2));
     if spool.capacity.is_some_and(|capacity| capacity < needed.saturating_mul(2)) {
@@ -141,8 +132,12 @@ fn check_tunnel(source: &mut Source<'_>, tunnel: &TunnelSection, document: &Docu
             "an idle connection would be lost: a third of idle is usual",
         );
     }
-    if tunnel.limits.lane_window > tunnel.limits.window {
-        source.problem("tunnel.limits.lane_window", "is above tunnel.limits.window", "lower it");
+    if tunnel.limits.lane_window > tunnel.limits.receive_window {
+        source.problem(
+            "tunnel.limits.lane_window",
+            "is above tunnel.limits.receive_window",
+            "lower it",
+        );
     }
     let own = document.node.as_ref().map(|node| &node.name);
     let mut seen = BTreeSet::new();
@@ -200,16 +195,19 @@ fn check_destinations(source: &mut Source<'_>, document: &Document) {
             DestinationKind::Node { address } => {
                 check_node_destination(source, &key, address.is_some(), document);
             }
-            DestinationKind::Dicom(dicom) if dicom.backoff > dicom.backoff_max => {
-                let what = "is above backoff_max";
-                source.problem(&format!("{key}.backoff"), what, "make it smaller");
-            }
-            DestinationKind::Dicom(_) | DestinationKind::Folder { .. } => {}
+            DestinationKind::Dicom(dicom) => check_backoff(source, &key, dicom.backoff),
+            DestinationKind::Folder { backoff, .. } => check_backoff(source, &key, *backoff),
         }
         if !document.routes.iter().any(|(_, rule)| rule.to.contains(&destination.name)) {
             let what = format!("no route leads to {}", destination.name);
             source.warning(&format!("{key}.name"), what, "add a [[route]], or remove it");
         }
+    }
+}
+
+fn check_backoff(source: &mut Source<'_>, key: &str, backoff: Backoff) {
+    if backoff.first > backoff.cap {
+        source.problem(&format!("{key}.backoff"), "is above backoff_max", "make it smaller");
     }
 }
 
@@ -279,7 +277,7 @@ fn check_called_titles(source: &mut Source<'_>, document: &Document) {
     for (position, rule) in &document.routes {
         let called = rule.when.iter().find(|condition| condition.field == Field::CalledAe);
         for pattern in called.into_iter().flat_map(|condition| &condition.patterns) {
-            if !dicom.ae_titles.iter().any(|title| pattern.matches(title)) {
+            if !dicom.ae_titles.iter().any(|title| pattern.matches(title.as_str())) {
                 source.warning(
                     &format!("route[{position}].when.called_ae"),
                     format!("no AE title of this node matches \"{}\"", pattern.as_str()),

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
+use crate::delivery::Reencode;
 use crate::routing::{Condition, Rule};
 
 use super::value::{show_duration as time, show_size as size};
@@ -58,7 +59,7 @@ fn write_dicom(out: &mut String, dicom: &DicomSection) -> fmt::Result {
     }
     writeln!(out, "  answers to {}", list(&dicom.ae_titles))?;
     for Allow { ae_title, address } in &dicom.allow {
-        let title = ae_title.as_deref().unwrap_or("any AE title");
+        let title = ae_title.as_ref().map_or("any AE title", |title| title.as_str());
         match address {
             Some(network) => writeln!(out, "  lets {title} from {network} send")?,
             None => writeln!(out, "  lets {title} from any address send")?,
@@ -70,10 +71,8 @@ fn write_dicom(out: &mut String, dicom: &DicomSection) -> fmt::Result {
     let limits = &dicom.limits;
     writeln!(
         out,
-        "  at most {} associations, {} from one address, objects up to {}",
-        limits.associations,
-        limits.associations_per_address,
-        size(limits.object)
+        "  at most {} associations, {} from one address",
+        limits.associations, limits.associations_per_address
     )
 }
 
@@ -81,9 +80,11 @@ fn write_tunnel(out: &mut String, config: &Config, tunnel: &TunnelSection) -> fm
     writeln!(out, "tunnel (QUIC, TLS 1.3, both sides by certificate)")?;
     writeln!(out, "  is {} by {}", config.node.name, tunnel.certificate.display())?;
     writeln!(out, "  believes the authorities in {}", tunnel.trust.display())?;
-    match &tunnel.crl {
-        Some(crl) => writeln!(out, "  refuses what {} revokes", crl.display())?,
-        None => writeln!(out, "  checks no revocation list")?,
+    match tunnel.crl.as_slice() {
+        [] => writeln!(out, "  checks no revocation list")?,
+        lists => {
+            writeln!(out, "  refuses what {} revokes", list(lists.iter().map(|l| l.display())))?
+        }
     }
     match tunnel.listen {
         Some(address) => writeln!(out, "  listens on UDP {address}")?,
@@ -107,7 +108,7 @@ fn write_destination(out: &mut String, destination: &Destination) -> fmt::Result
     match &destination.kind {
         DestinationKind::Node { address: Some(address) } => write!(out, "the node at {address}")?,
         DestinationKind::Node { address: None } => write!(out, "the node, when it dials us")?,
-        DestinationKind::Folder { path } => write!(out, "Part 10 files in {}", path.display())?,
+        DestinationKind::Folder { path, .. } => write!(out, "Part 10 files in {}", path.display())?,
         DestinationKind::Dicom(dicom) => {
             let tls = if dicom.tls.is_some() { " with TLS" } else { "" };
             write!(
@@ -154,9 +155,10 @@ fn write_spool(out: &mut String, spool: &SpoolSection) -> fmt::Result {
         out,
         "  refuses routine cargo above {} % of {capacity}, STAT above {} %; {} stay free",
         spool.high_watermark,
-        spool.high_watermark + spool.stat_share,
+        spool.stat_watermark,
         size(spool.reserve)
     )?;
+    writeln!(out, "  takes objects up to {}", size(spool.object))?;
     if let Some(quota) = spool.quota_per_origin {
         writeln!(out, "  each origin may use {quota}")?;
     }

@@ -38,7 +38,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
         let name = node.map(|node| &node.name);
         files.identity("tunnel", &tunnel.certificate, &tunnel.key, name);
         files.certificates("tunnel.trust", &tunnel.trust);
-        if let Some(crl) = &tunnel.crl {
+        for crl in &tunnel.crl {
             files.revocations("tunnel.crl", crl);
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
                     files.identity(&format!("{key}.tls"), certificate, private, None);
                 }
             }
-            DestinationKind::Folder { path } => {
+            DestinationKind::Folder { path, .. } => {
                 check_folder(files.source, &format!("{key}.path"), path, false);
             }
             DestinationKind::Node { .. } => {}

@@ -30,7 +30,7 @@ pub use changes::{Change, changes};
 pub use describe::describe;
 pub use problem::{Problem, Remark, Warning};
 pub use sections::*;
-pub use value::{HostPort, Network, Share};
+pub use value::{HostPort, Share};
 
 use reader::Section;
 use source::Source;
@@ -115,9 +115,8 @@ impl Config {
         let mut source = Source::new(file, text, places);
         errors.iter().for_each(|error| source.syntax(error));
         let mut root = Section::root(&mut source, &table);
-        let mut document = read::document(&mut root);
+        let document = read::document(&mut root);
         root.finish();
-        check::complete(&mut document);
         if !source.is_broken() {
             check::check(&mut source, &document);
             if let Some(now) = files_at {

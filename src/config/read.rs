@@ -1,10 +1,19 @@
 //! From TOML to sections: which keys there are, their defaults and their ranges.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use crate::cargo::{DestinationName, Urgency};
+use crate::delivery::backoff::Backoff;
+use crate::delivery::{Reencode, Timeouts};
+use crate::dicom::AeTitle;
+use crate::intake;
 use crate::routing::{Attribute, Condition, Field, FieldError, Pattern, PatternError, Rule};
+use crate::tunnel;
 
 use super::reader::{Section, keys_of};
 use super::sections::*;
@@ -34,12 +43,14 @@ pub(super) struct Document {
 pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
     let mut declared = BTreeMap::<DestinationName, Vec<usize>>::new();
     let node = s.table("node", node);
-    let dicom = s.maybe_table("dicom", dicom);
+    let mut dicom = s.maybe_table("dicom", dicom);
+    let own = dicom.as_ref().and_then(|dicom| dicom.ae_titles.first()).cloned();
+    let own = own.unwrap_or_else(|| "HIKYAKU".parse().expect("an AE title"));
     let spool = s.table("spool", spool);
-    let tunnel = s.maybe_table("tunnel", tunnel);
+    let mut tunnel = s.maybe_table("tunnel", tunnel_section);
     let mut position = 0;
     let destinations = s.tables("destination", |s| {
-        let (name, destination) = destination(s);
+        let (name, destination) = destination(s, &own);
         if let Some(name) = name {
             declared.entry(name).or_default().push(position);
         }
@@ -51,6 +62,12 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
         s.table("ops", |s| OpsSection { listen: s.or("listen", "\"127.0.0.1:9480\"", socket) });
     let drain =
         s.table("drain", |s| DrainSection { timeout: s.or("timeout", "\"30s\"", duration) });
+    if let Some(dicom) = &mut dicom {
+        dicom.limits.drain = drain.timeout;
+    }
+    if let Some(tunnel) = &mut tunnel {
+        tunnel.limits.drain = drain.timeout;
+    }
     Document { node, dicom, spool, tunnel, destinations, declared, routes, ops, drain }
 }
 
@@ -88,7 +105,8 @@ fn dicom(s: &mut Section<'_, '_>) -> Option<DicomSection> {
     });
     let ae_titles = s.need_one_or_list("ae_titles", ae_title);
     let allow = s.tables("allow", allow);
-    let refuse_sop_classes = s.list("refuse_sop_classes", uid).unwrap_or_default();
+    let refuse_sop_classes =
+        s.list("refuse_sop_classes", uid).unwrap_or_default().into_iter().collect();
     let limits = s.table("limits", dicom_limits);
     Some(DicomSection {
         listen,
@@ -104,63 +122,52 @@ fn dicom(s: &mut Section<'_, '_>) -> Option<DicomSection> {
 fn allow(s: &mut Section<'_, '_>) -> Option<Allow> {
     let ae_title = s.maybe("ae_title", ae_title);
     let address = s.maybe("address", network);
-    Some(Allow { ae_title: ae_title.filter(|title| title != "*"), address })
+    Some(Allow { ae_title: ae_title.filter(|title: &AeTitle| title != "*"), address })
 }
 
-fn dicom_limits(s: &mut Section<'_, '_>) -> DicomLimits {
-    DicomLimits {
-        associations: s.or("associations", "200", count(1..=10_000)),
-        associations_per_address: s.or("associations_per_address", "50", count(1..=10_000)),
-        pdu: s.or("pdu", "\"128 KiB\"", size(4 * KIB..=MIB)),
-        command_set: s.or("command_set", "\"16 KiB\"", size(KIB..=64 * KIB)),
-        object: s.or("object", "\"4 GiB\"", size(MIB..=TIB)),
-        idle: s.or("idle", "\"5m\"", duration),
+fn dicom_limits(s: &mut Section<'_, '_>) -> intake::Limits {
+    intake::Limits {
+        associations: s.or("associations", "128", count(1..=10_000)) as usize,
+        associations_per_address: s.or("associations_per_address", "32", count(1..=10_000))
+            as usize,
+        pdu_length: s.or("pdu_length", "\"128 KiB\"", size_u32(4 * KIB..=MIB)),
         artim: s.or("artim", "\"30s\"", duration),
-        stall: s.or("stall", "\"60s\"", duration),
-        total: s.or("total", "\"24h\"", duration),
+        idle: s.or("idle", "\"10m\"", duration),
+        dimse: s.or("dimse", "\"60s\"", duration),
+        message: s.or("message", "\"1h\"", duration),
+        ..intake::Limits::default()
     }
 }
 
 fn spool(s: &mut Section<'_, '_>) -> SpoolSection {
     SpoolSection {
         capacity: s.maybe("capacity", size(256 * MIB..=1024 * TIB)),
-        high_watermark: s.or("high_watermark", "\"90 %\"", percent(10..=98)),
-        stat_share: s.or("stat_share", "\"5 %\"", percent(0..=50)),
-        reserve: s.or("reserve", "\"512 MiB\"", size(16 * MIB..=TIB)),
+        high_watermark: s.or("high_watermark", "\"85 %\"", percent(10..=98)),
+        stat_watermark: s.or("stat_watermark", "\"95 %\"", percent(10..=99)),
+        reserve: s.or("reserve", "\"256 MiB\"", size(16 * MIB..=TIB)),
         retention: s.or("retention", "\"24h\"", duration_from(Duration::ZERO)),
         tombstones: s.or("tombstones", "\"400d\"", duration),
         memory: s.or("memory", "\"64 MiB\"", size(8 * MIB..=64 * GIB)),
-        in_memory: s.or("in_memory", "\"4 MiB\"", size(64 * KIB..=64 * MIB)),
+        object: s.or("object", "\"8 GiB\"", size(MIB..=TIB)),
         segment: s.or("segment", "\"256 MiB\"", size(16 * MIB..=16 * GIB)),
-        partials: s.or("partials", "\"10 GiB\"", size(MIB..=1024 * TIB)),
+        partials: s.or("partials", "256", count(1..=100_000)) as usize,
         partial_age: s.or("partial_age", "\"7d\"", duration),
         quota_per_origin: s.maybe("quota_per_origin", share),
     }
 }
 
-fn tunnel(s: &mut Section<'_, '_>) -> Option<TunnelSection> {
+fn tunnel_section(s: &mut Section<'_, '_>) -> Option<TunnelSection> {
     let listen = s.maybe("listen", socket);
     let (certificate, key) = (s.need_path("certificate"), s.need_path("key"));
     let trust = s.need_path("trust");
-    let crl = s.maybe_path("crl");
+    let crl = s.paths("crl");
     let peers = s.tables("peers", |s| {
         let name = s.need("name", parsed);
         let relay = s.list("relay", parsed).unwrap_or_default();
         let quota = s.maybe("quota", share);
         Some(Peer { name: name?, relay, quota })
     });
-    let limits = s.table("limits", |s| TunnelLimits {
-        connections: s.or("connections", "256", count(1..=10_000)),
-        lanes: s.or("lanes", "32", count(4..=1024)),
-        window: s.or("window", "\"32 MiB\"", size(MIB..=GIB)),
-        lane_window: s.or("lane_window", "\"8 MiB\"", size(512 * KIB..=GIB)),
-        send_window: s.or("send_window", "\"32 MiB\"", size(MIB..=GIB)),
-        object: s.or("object", "\"4 GiB\"", size(MIB..=TIB)),
-        handshake: s.or("handshake", "\"10s\"", duration),
-        idle: s.or("idle", "\"30s\"", duration),
-        keep_alive: s.or("keep_alive", "\"10s\"", duration),
-        reconnect: s.or("reconnect", "\"60s\"", duration),
-    });
+    let limits = s.table("limits", tunnel_limits);
     Some(TunnelSection {
         listen,
         certificate: certificate?,
@@ -172,6 +179,26 @@ fn tunnel(s: &mut Section<'_, '_>) -> Option<TunnelSection> {
     })
 }
 
+fn tunnel_limits(s: &mut Section<'_, '_>) -> tunnel::Limits {
+    tunnel::Limits {
+        receive_window: s.or("receive_window", "\"16 MiB\"", size_u32(MIB..=GIB)),
+        lane_window: s.or("lane_window", "\"8 MiB\"", size_u32(512 * KIB..=GIB)),
+        lanes: s.or("lanes", "32", count(16..=1024)),
+        idle: s.or("idle", "\"20s\"", duration),
+        keep_alive: s.or("keep_alive", "\"4s\"", duration),
+        handshake: s.or("handshake", "\"10s\"", duration),
+        handshakes: s.or("handshakes", "64", count(1..=10_000)) as usize,
+        retry_above: s.or("retry_above", "16", count(0..=10_000)) as usize,
+        ..tunnel::Limits::default()
+    }
+}
+
+/// A size that fits into 32 bits, as `range` must see to.
+fn size_u32(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Result<u32, Wrong> {
+    let size = size(range);
+    move |value| size(value).map(|bytes| u32::try_from(bytes).expect("the range fits 32 bits"))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Node,
@@ -180,7 +207,10 @@ enum Kind {
     Hl7,
 }
 
-fn destination(s: &mut Section<'_, '_>) -> (Option<DestinationName>, Option<Destination>) {
+fn destination(
+    s: &mut Section<'_, '_>,
+    own: &AeTitle,
+) -> (Option<DestinationName>, Option<Destination>) {
     let name = s.need("name", parsed::<DestinationName>);
     let quota = s.maybe("quota", share);
     let words = &[
@@ -191,20 +221,20 @@ fn destination(s: &mut Section<'_, '_>) -> (Option<DestinationName>, Option<Dest
     ];
     let Some(kind) = s.need("kind", word(words)) else {
         // Which keys belong here is unknown without the kind: take those of every kind for known.
-        drop((node_kind(s), dicom_kind(s), folder_kind(s)));
+        drop((node_kind(s), dicom_kind(s, own), folder_kind(s)));
         return (name, None);
     };
     if kind == Kind::Hl7 {
         s.problem("kind", "hl7 comes later", "this release sends to node, dicom and folder");
-        drop((node_kind(s), dicom_kind(s), folder_kind(s)));
+        drop((node_kind(s), dicom_kind(s, own), folder_kind(s)));
         return (name, None);
     }
     s.belong_to(&keys_of(node_kind), "kind = \"node\"");
-    s.belong_to(&keys_of(dicom_kind), "kind = \"dicom\"");
+    s.belong_to(&keys_of(|s| dicom_kind(s, own)), "kind = \"dicom\"");
     s.belong_to(&keys_of(folder_kind), "kind = \"folder\"");
     let kind = match kind {
         Kind::Node => node_kind(s),
-        Kind::Dicom => dicom_kind(s),
+        Kind::Dicom => dicom_kind(s, own),
         _ => folder_kind(s),
     };
     let read = name.clone().zip(kind).map(|(name, kind)| Destination { name, quota, kind });
@@ -216,40 +246,47 @@ fn node_kind(s: &mut Section<'_, '_>) -> Option<DestinationKind> {
 }
 
 fn folder_kind(s: &mut Section<'_, '_>) -> Option<DestinationKind> {
-    s.need_path("path").map(|path| DestinationKind::Folder { path })
+    let path = s.need_path("path");
+    let backoff = backoff(s);
+    path.map(|path| DestinationKind::Folder { path, backoff })
 }
 
-fn dicom_kind(s: &mut Section<'_, '_>) -> Option<DestinationKind> {
+fn backoff(s: &mut Section<'_, '_>) -> Backoff {
+    Backoff {
+        first: s.or("backoff", "\"1s\"", duration),
+        cap: s.or("backoff_max", "\"60s\"", duration),
+    }
+}
+
+fn dicom_kind(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<DestinationKind> {
     let address = s.need("address", host_port);
     let called = s.need("ae_title", ae_title);
     let calling = s.maybe("calling_ae", ae_title);
-    let associations = s.or("associations", "1", count(1..=32));
+    let associations = s.or("associations", "1", count(1..=32)) as usize;
     let tls = s.maybe_table("tls", client_tls);
     let reencode = s.or(
         "reencode",
         "\"never\"",
         word(&[("never", Reencode::Never), ("native", Reencode::Native)]),
     );
-    let tries = s.or("tries", "3", count(1..=100));
-    let backoff = s.or("backoff", "\"5s\"", duration);
-    let backoff_max = s.or("backoff_max", "\"5m\"", duration);
-    let timeouts = s.table("timeouts", |s| DicomTimeouts {
+    let reencode_length_max = s.or("reencode_length_max", "\"512 MiB\"", size(MIB..=4 * GIB));
+    let backoff = backoff(s);
+    let timeouts = s.table("timeouts", |s| Timeouts {
         connect: s.or("connect", "\"10s\"", duration),
-        association: s.or("association", "\"30s\"", duration),
-        send: s.or("send", "\"60s\"", duration),
+        associate: s.or("associate", "\"30s\"", duration),
+        write: s.or("write", "\"60s\"", duration),
         response: s.or("response", "\"2m\"", duration),
-        idle: s.or("idle", "\"10s\"", duration),
+        idle: s.or("idle", "\"5s\"", duration),
     });
     Some(DestinationKind::Dicom(Box::new(DicomDestination {
         address: address?,
         ae_title: called?,
-        calling_ae: calling.unwrap_or_default(),
-        associations,
+        calling_ae: calling.unwrap_or_else(|| own.clone()),
+        associations: NonZeroUsize::new(associations)?,
         tls,
         reencode,
-        tries,
+        reencode_length_max,
         backoff,
-        backoff_max,
         timeouts,
     })))
 }
@@ -310,10 +347,10 @@ fn conditions(s: &mut Section<'_, '_>) -> Vec<Condition> {
 }
 
 fn pattern(
-    value: &toml::de::DeValue<'_>,
+    value: &DeValue<'_>,
     make: fn(&str) -> Result<Pattern, PatternError>,
 ) -> Result<Pattern, Wrong> {
-    let toml::de::DeValue::String(written) = value else {
+    let DeValue::String(written) = value else {
         return Err(mismatch(value, "text in quotes, or a list of such texts"));
     };
     make(written).map_err(|e| match e {

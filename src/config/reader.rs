@@ -289,6 +289,12 @@ impl<'d, 's> Section<'d, 's> {
         self.maybe(key, |value| path(value, &places))
     }
 
+    /// One path or several; none when absent.
+    pub(super) fn paths(&mut self, key: &'static str) -> Vec<PathBuf> {
+        let places = self.source.places.clone();
+        self.one_or_list(key, |value| path(value, &places)).unwrap_or_default()
+    }
+
     /// A path with a default.
     pub(super) fn path_or(&mut self, key: &'static str, default: &'static str) -> PathBuf {
         let places = self.source.places.clone();

@@ -1,13 +1,20 @@
 //! The checked configuration, one type per section. Everything here has a value: defaults are
 //! filled in, paths are absolute or relative to the working directory, units are base units.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cargo::{DestinationName, NodeName};
+use crate::delivery::backoff::Backoff;
+use crate::delivery::{Reencode, Timeouts};
+use crate::dicom::AeTitle;
+use crate::intake::{self, Network};
+use crate::tunnel;
 
-use super::value::{HostPort, Network, Share};
+use super::value::{HostPort, Share};
 
 /// `[node]`: who this node is and where it keeps things.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,13 +83,13 @@ pub struct DicomSection {
     /// Certificate of the TLS listener.
     pub tls: Option<ServerTls>,
     /// Called AE titles that are answered, at least one.
-    pub ae_titles: Vec<String>,
+    pub ae_titles: Vec<AeTitle>,
     /// Who may send, at least one entry; a sender needs one entry that it meets as a whole.
     pub allow: Vec<Allow>,
     /// SOP classes of which no object is taken (status 0x0124).
-    pub refuse_sop_classes: Vec<String>,
+    pub refuse_sop_classes: BTreeSet<String>,
     /// `[dicom.limits]`.
-    pub limits: DicomLimits,
+    pub limits: intake::Limits,
 }
 
 /// Who a TLS listener is, and whom it asks for a certificate.
@@ -100,32 +107,9 @@ pub struct ServerTls {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {
     /// Calling AE title; `None`: any.
-    pub ae_title: Option<String>,
+    pub ae_title: Option<AeTitle>,
     /// Address that the connection comes from; `None`: any.
     pub address: Option<Network>,
-}
-
-/// `[dicom.limits]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DicomLimits {
-    /// Associations at a time.
-    pub associations: u32,
-    /// Associations at a time from one address.
-    pub associations_per_address: u32,
-    /// Longest PDU taken, in bytes (PS3.8 D.1).
-    pub pdu: u64,
-    /// Longest command set taken, in bytes.
-    pub command_set: u64,
-    /// Longest object taken, in bytes.
-    pub object: u64,
-    /// Longest wait for the next command on an open association.
-    pub idle: Duration,
-    /// Longest wait for an association request, and for the peer to close (PS3.8 9.1.5).
-    pub artim: Duration,
-    /// Longest wait for the next bytes within a message.
-    pub stall: Duration,
-    /// Longest life of an association.
-    pub total: Duration,
 }
 
 /// `[spool]`: how much is kept, and how long.
@@ -135,8 +119,8 @@ pub struct SpoolSection {
     pub capacity: Option<u64>,
     /// Percent of the capacity above which routine cargo is refused.
     pub high_watermark: u8,
-    /// Percent of the capacity, above the watermark, that STAT cargo may still use.
-    pub stat_share: u8,
+    /// Percent of the capacity above which STAT cargo is refused too.
+    pub stat_watermark: u8,
     /// Bytes kept free for facts and for draining.
     pub reserve: u64,
     /// How long bytes stay after the last receipt.
@@ -145,12 +129,12 @@ pub struct SpoolSection {
     pub tombstones: Duration,
     /// Bytes of all objects that are being assembled in memory.
     pub memory: u64,
-    /// Objects up to this many bytes are assembled in memory; larger ones stream to disk.
-    pub in_memory: u64,
+    /// Longest object taken, in bytes.
+    pub object: u64,
     /// Bytes of a segment of the cargo log.
     pub segment: u64,
-    /// Bytes of all partial objects together.
-    pub partials: u64,
+    /// Partial objects that wait to be resumed.
+    pub partials: usize,
     /// How long a partial object waits to be resumed.
     pub partial_age: Duration,
     /// Most that cargo of one origin may occupy; `None`: no limit of its own.
@@ -169,11 +153,11 @@ pub struct TunnelSection {
     /// Authorities whose nodes are believed, PEM.
     pub trust: PathBuf,
     /// Revocation lists, PEM.
-    pub crl: Option<PathBuf>,
+    pub crl: Vec<PathBuf>,
     /// Nodes that may connect, besides the destinations of kind `node`.
     pub peers: Vec<Peer>,
     /// `[tunnel.limits]`.
-    pub limits: TunnelLimits,
+    pub limits: tunnel::Limits,
 }
 
 /// One of `[[tunnel.peers]]`.
@@ -185,31 +169,6 @@ pub struct Peer {
     pub relay: Vec<NodeName>,
     /// Most that cargo from it may occupy in the spool.
     pub quota: Option<Share>,
-}
-
-/// `[tunnel.limits]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TunnelLimits {
-    /// Connections that others may have open to us.
-    pub connections: u32,
-    /// Lanes per connection and direction.
-    pub lanes: u32,
-    /// Unread bytes that a peer may have under way on one connection.
-    pub window: u64,
-    /// The same on one lane.
-    pub lane_window: u64,
-    /// Unacknowledged bytes that we keep for one connection.
-    pub send_window: u64,
-    /// Longest object taken, in bytes.
-    pub object: u64,
-    /// Longest handshake.
-    pub handshake: Duration,
-    /// Silence after which a connection counts as lost.
-    pub idle: Duration,
-    /// How often an idle connection says that it lives; shorter than `idle`.
-    pub keep_alive: Duration,
-    /// Longest pause between two attempts to connect.
-    pub reconnect: Duration,
 }
 
 /// One `[[destination]]`.
@@ -237,6 +196,8 @@ pub enum DestinationKind {
     Folder {
         /// The folder.
         path: PathBuf,
+        /// Waits between tries while it cannot be written to.
+        backoff: Backoff,
     },
 }
 
@@ -257,38 +218,21 @@ pub struct DicomDestination {
     /// Where to connect.
     pub address: HostPort,
     /// Called AE title.
-    pub ae_title: String,
+    pub ae_title: AeTitle,
     /// Calling AE title: the one given, else the first of `[dicom] ae_titles`, else `HIKYAKU`.
-    pub calling_ae: String,
+    pub calling_ae: AeTitle,
     /// Associations at a time.
-    pub associations: u32,
+    pub associations: NonZeroUsize,
     /// TLS; `None`: plain.
     pub tls: Option<ClientTls>,
     /// Whether native pixel data may change between native transfer syntaxes.
     pub reencode: Reencode,
-    /// Tries for an object that is refused in a way that may pass, before it is quarantined.
-    pub tries: u32,
-    /// Pause before the second attempt; doubles with every further one.
-    pub backoff: Duration,
-    /// Longest pause.
-    pub backoff_max: Duration,
+    /// Longest data set that is re-encoded, in bytes; it is held in memory.
+    pub reencode_length_max: u64,
+    /// Waits between tries while it is down.
+    pub backoff: Backoff,
     /// `[destination.timeouts]`.
-    pub timeouts: DicomTimeouts,
-}
-
-/// Timeouts towards a DICOM destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DicomTimeouts {
-    /// For the connection, TLS included.
-    pub connect: Duration,
-    /// For the answer to the association request (PS3.8 ARTIM) and to release.
-    pub association: Duration,
-    /// For the destination to take the next bytes.
-    pub send: Duration,
-    /// For the answer to a C-STORE request, counted from its last byte.
-    pub response: Duration,
-    /// How long an association without work stays open.
-    pub idle: Duration,
+    pub timeouts: Timeouts,
 }
 
 /// Who we are towards a TLS listener, and whom we believe.
@@ -300,15 +244,6 @@ pub struct ClientTls {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The name in the listener's certificate; `None`: the host of the address.
     pub server_name: Option<String>,
-}
-
-/// Whether delivery may rewrite native pixel data in another native transfer syntax.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reencode {
-    /// Bytes go as they came, or are quarantined.
-    Never,
-    /// Between Implicit VR, Explicit VR and Deflated, when the destination takes no other.
-    Native,
 }
 
 /// `[ops]`: metrics and health.

@@ -77,6 +77,15 @@ fn the_configuration_of_the_design_is_read_without_a_warning() {
 }
 
 #[test]
+fn defaults_of_the_file_are_those_of_the_rooms() {
+    let (config, _) = parse(HOSPITAL).unwrap();
+    let drain = config.drain.timeout;
+    let (dicom, tunnel) = (config.dicom.unwrap().limits, config.tunnel.unwrap().limits);
+    assert_eq!(dicom, crate::intake::Limits { drain, ..Default::default() });
+    assert_eq!(tunnel, crate::tunnel::Limits { drain, ..Default::default() });
+}
+
+#[test]
 fn everything_that_is_wrong_is_said_at_once_with_its_line() {
     let text = r#"
 [node]
@@ -103,7 +112,7 @@ when = { attributes = { BodyPart = "HEAD", BodyPartExamine = "HEAD" }, modality 
         ":3: node.nam: is no key of this section; did you mean `name`?",
         ":4: node.data: is a whole number; write text in quotes",
         ":6: dicom.listen: \"11112\" cannot be read",
-        ":7: dicom.ae_titles[0]: \"TOO_LONG_AE_TITLE\" cannot be read",
+        ":7: dicom.ae_titles[0]: \"TOO_LONG_AE_TITLE\" cannot be taken; an AE title has 1 to 16",
         ":7: dicom.ae_titles[2]: is a whole number",
         ":8: dicom.allow[0].adress: is no key of this section; did you mean `address`?",
         ":9: dicom.limits.idle: is a whole number; write a time such as",
@@ -156,12 +165,16 @@ fn sections_that_do_not_fit_together_are_problems() {
         ("listen = \"0.0.0.0:11112\"", "listen = \"0.0.0.0:9480\"", "uses the same port as dicom"),
         ("listen = \"0.0.0.0:11112\"", "tls_listen = \"[::]:2762\"", "has no certificate"),
         ("allow = [{ ae_title = \"CT1\", address = \"10.1.0.0/16\" }]", "", "lets nobody in"),
-        ("10.1.0.0/16", "10.1.0.1/16", "has bits set behind its prefix"),
-        ("[[route]]", "[spool]\nhigh_watermark = \"98%\"\n[[route]]", "does not fit above"),
+        ("10.1.0.0/16", "10.1.0.1/16", "has bits beyond its prefix length"),
+        (
+            "[[route]]",
+            "[spool]\nhigh_watermark = \"98%\"\n[[route]]",
+            "is below spool.high_watermark",
+        ),
         ("[[route]]", "[spool]\nhigh_watermark = 90\n[[route]]", "write a share"),
-        ("[[route]]", "[spool]\ncapacity = \"1 GiB\"\n[[route]]", "too little room"),
+        ("[[route]]", "[spool]\ncapacity = \"900 MiB\"\n[[route]]", "too little room"),
         ("[[route]]", "[spool]\ntombstones = \"1h\"\n[[route]]", "shorter than spool.retention"),
-        ("[[route]]", "[tunnel.limits]\nidle = \"5s\"\n[[route]]", "is not shorter than"),
+        ("[[route]]", "[tunnel.limits]\nidle = \"3s\"\n[[route]]", "is not shorter than"),
         ("urgency = \"stat\"", "urgency = \"STAT\"", "write \"stat\" or \"urgent\""),
         ("to = [\"reading-centre\"]", "to = []", "is a list of 0"),
         ("called_ae = \"TELE_STAT\"", "called_ae = []", "is a list of 0"),
@@ -218,7 +231,7 @@ fn the_calling_title_of_a_destination_is_that_of_the_node_unless_it_has_its_own(
     let pacs = "[[destination]]\nname = \"pacs\"\nkind = \"dicom\"\naddress = \"10.2.0.5:104\"\n\
                 ae_title = \"PACS\"\n";
     let calling = |config: &Config| match &config.destinations.last().unwrap().kind {
-        DestinationKind::Dicom(dicom) => dicom.calling_ae.clone(),
+        DestinationKind::Dicom(dicom) => dicom.calling_ae.to_string(),
         other => panic!("{other:?}"),
     };
     assert_eq!(calling(&good(&format!("{HOSPITAL}{pacs}"))), "HIKYAKU");
@@ -261,14 +274,11 @@ fn changed(from: &str, to: &str) -> Vec<Change> {
 fn a_reload_says_what_counts_now_and_what_needs_a_restart() {
     let applied = |key: &str| Change::Applied { key: key.into() };
     assert_eq!(changed("CT1", "CT2"), [applied("dicom.allow[0].ae_title")]);
-    assert_eq!(
-        changed("reading.example.jp", "r.example.jp"),
-        [applied("destination.reading-centre.address")]
-    );
     assert_eq!(changed("\"stat\"", "\"urgent\""), [applied("route.emergency.urgency")]);
     for (from, to, expected) in [
         ("\"st-elsewhere\"", "\"other\"", "node.name"),
         ("11112", "11113", "dicom.listen"),
+        ("reading.example.jp", "r.example.jp", "destination.reading-centre.address"),
         ("[[route]]", "[spool]\nsegment = \"1 GiB\"\n[[route]]", "spool.segment"),
     ] {
         let changes = changed(from, to);

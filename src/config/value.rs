@@ -3,13 +3,16 @@
 //! Every quantity carries its unit in the file, so that no reader has to guess. Pure.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use toml::de::DeValue;
+
+use crate::dicom::{AeTitle, is_uid};
+use crate::intake::Network;
 
 /// Why a value cannot be taken, and what would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,88 +283,20 @@ pub(super) fn host_port(value: &DeValue<'_>) -> Result<HostPort, Wrong> {
     quoted(value, wanted, parse_host_port)
 }
 
-/// Addresses that share their first bits (RFC 4632).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    /// An address of the network; its host bits are zero.
-    pub address: IpAddr,
-    /// How many leading bits count: to 32 for IPv4, to 128 for IPv6.
-    pub prefix: u8,
-}
-
-fn bits(address: IpAddr) -> (u128, u8) {
-    match address {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
-        IpAddr::V6(v6) => (v6.to_bits(), 128),
-    }
-}
-
-fn mask(prefix: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
-}
-
-impl Network {
-    /// Whether `address` is in it. An IPv4 address that comes mapped into IPv6 counts as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (here, width) = bits(self.address);
-        let (there, other_width) = bits(address.to_canonical());
-        width == other_width && (here ^ there) & mask(self.prefix) == 0
-    }
-
-    /// Whether it holds every address of its family.
-    pub fn is_everything(&self) -> bool {
-        self.prefix == 0
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
 /// An address alone, or a network such as `10.1.0.0/16`.
 pub(super) fn network(value: &DeValue<'_>) -> Result<Network, Wrong> {
-    let wanted = "an address or a network such as \"10.1.0.7\" or \"10.1.0.0/16\"";
-    let network = quoted(value, wanted, |s| {
-        let (address, prefix) = match s.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (s, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let width = bits(address).1;
-        let prefix = prefix.map_or(Ok(width), str::parse).ok().filter(|p| *p <= width)?;
-        Some(Network { address, prefix })
-    })?;
-    if bits(network.address).0 & !mask(network.prefix) == 0 {
-        return Ok(network);
-    }
-    Err(wrong(
-        format!("{network} has bits set behind its prefix"),
-        "write the network's first address, or a longer prefix",
-    ))
+    parsed(value)
 }
 
-/// An AE title (PS3.5 6.2, VR AE): 1 to 16 characters of ISO 646 without control characters and
-/// backslash; blanks around it do not count.
-pub(super) fn ae_title(value: &DeValue<'_>) -> Result<String, Wrong> {
-    quoted(value, "an AE title: 1 to 16 printable ASCII characters, no backslash", |s| {
-        let s = s.trim_matches(' ');
-        let fits = (1..=16).contains(&s.len());
-        let plain = s.bytes().all(|c| (b' '..=b'~').contains(&c) && c != b'\\');
-        (fits && plain).then(|| s.to_owned())
-    })
+/// An AE title (PS3.5 6.2, VR AE); blanks around it do not count.
+pub(super) fn ae_title(value: &DeValue<'_>) -> Result<AeTitle, Wrong> {
+    parsed(value)
 }
 
 /// A UID (PS3.5 9.1).
 pub(super) fn uid(value: &DeValue<'_>) -> Result<String, Wrong> {
     quoted(value, "a UID of digits and dots, at most 64 characters", |s| {
-        let parts = s.split('.').all(|part| {
-            !part.is_empty()
-                && part.bytes().all(|c| c.is_ascii_digit())
-                && (part.len() == 1 || !part.starts_with('0'))
-        });
-        (s.len() <= 64 && parts).then(|| s.to_owned())
+        is_uid(s).then(|| s.to_owned())
     })
 }
 
@@ -428,20 +363,6 @@ mod tests {
         assert_eq!(duration(&s("400 d")), Ok(Duration::from_secs(400 * 86_400)));
         for bad in ["5", "5 min", "0s", "99999d", "h"] {
             assert!(duration(&s(bad)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_network_holds_its_addresses_and_no_others() {
-        let net = network(&s("10.1.0.0/16")).unwrap();
-        assert!(net.contains("10.1.255.1".parse().unwrap()));
-        assert!(net.contains("::ffff:10.1.2.3".parse().unwrap()));
-        assert!(!net.contains("10.2.0.1".parse().unwrap()));
-        assert!(!net.contains("::1".parse().unwrap()));
-        assert!(network(&s("0.0.0.0/0")).unwrap().contains("192.0.2.1".parse().unwrap()));
-        assert!(network(&s("10.1.0.7")).unwrap().contains("10.1.0.7".parse().unwrap()));
-        for bad in ["10.1.0.1/16", "10.1.0.0/33", "10.1", "pacs", "fe80::1/64"] {
-            assert!(network(&s(bad)).is_err(), "{bad}");
         }
     }
 
