@@ -97,11 +97,10 @@ async fn deliver(sender: &Sender, root: &Path, batch: Vec<Leased>) -> Result<(),
         }
         match write(root, &leased, &mut changed).await {
             Ok(name) => written.push((leased, name)),
-            Err(WriteError::Body(BodyError::Damaged(what))) => {
-                let reason = format!("the stored bytes are damaged: {what}");
+            Err(WriteError::Body(e)) => {
+                let reason = e.to_string();
                 sender.settle(leased, Outcome::Quarantine { reason }).await;
             }
-            Err(WriteError::Body(e)) => sender.try_later(leased, e.to_string()).await,
             Err(e) => {
                 failure = Some(e);
                 break;
