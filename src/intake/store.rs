@@ -259,10 +259,9 @@ pub fn examine(
     }
     let mut flags: Vec<String> = header.fault.iter().cloned().collect();
     let mut flag = |odd: bool, text: &str| flags.extend(odd.then(|| text.to_owned()));
-    let has_end = header.fault.is_none() && complete;
-    flag(has_end && header.sop_instance().is_empty(), "data set has no SOP Instance UID");
-    flag(has_end && header.sop_class().is_empty(), "data set has no SOP Class UID");
-    flag(has_end && header.study().is_empty(), "data set has no Study Instance UID");
+    flag(header.whole && header.sop_instance().is_empty(), "data set has no SOP Instance UID");
+    flag(header.whole && header.sop_class().is_empty(), "data set has no SOP Class UID");
+    flag(header.whole && header.study().is_empty(), "data set has no Study Instance UID");
     flag(!is_uid(&request.sop_instance), "SOP Instance UID breaks the rules for UIDs");
     flag(
         request.sop_class != context.abstract_syntax,
