@@ -1,0 +1,346 @@
+//! The ledger: sled holding small rows over the spool. A view; nothing durable rests on it.
+//!
+//! All rows live in one tree and change in one atomic batch per turn of the custodian, together
+//! with a checkpoint that says how far both logs are applied and the sum of all rows. The sum is a
+//! number that every put and removal updates; recomputing it over the rows that sled gives back
+//! proves that none is missing, stale or torn. Without a clean stop the ledger is trusted only
+//! with that proof; without the proof it is rebuilt from the logs.
+//!
+//! Keys start with one letter. Numbers in keys are big-endian, so that they sort.
+//!
+//! | key | row |
+//! |---|---|
+//! | `c` cargo | [`CargoRow`] |
+//! | `i` identity key (16) | [`Versions`]: which cargo has this origin and key |
+//! | `s` study | [`StudyRow`] |
+//! | `m` study, cargo | nothing: members of a study |
+//! | `q` destination, urgency and size, origin, study, cargo | length: ready to be sent |
+//! | `d` destination, cargo | nothing: waits for its next try |
+//! | `a` state, destination, cargo | nothing: held or quarantined, needs a person |
+//! | `u` cargo | nothing: unrouted |
+//! | `r` settled at, cargo | nothing: may be reclaimed after retention |
+//! | `f` reclaimed at, cargo | nothing: tombstone, to be forgotten |
+//! | `o` origin, cargo, destination | nothing: news for the origin, not yet in a note |
+//! | `g` segment | [`SegmentRow`]: what lives in it |
+//! | `D` name / `N` number | destinations by name and number |
+//! | `t` | [`super::totals::Totals`] |
+//! | `P` | [`Checkpoint`] |
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use minicbor::{Decode, Encode};
+
+use super::log::Place;
+use crate::cargo::Hasher;
+
+/// sled's page cache.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// sled failed or holds what it cannot hold: the caller rebuilds or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database.
+    #[error("ledger: {0}")]
+    Sled(#[from] sled::Error),
+    /// A row that does not decode.
+    #[error("ledger: a row under '{0}' is unreadable")]
+    Row(char),
+    /// It panicked while opening.
+    #[error("ledger: the database is damaged beyond opening")]
+    Unopenable,
+}
+
+/// How far the logs are applied, and the proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Checkpoint {
+    /// End of the cargo log's active segment when applied.
+    #[n(0)]
+    pub cargo: Place,
+    /// The highest segment number of the cargo log that existed then.
+    #[n(1)]
+    pub cargo_highest: u64,
+    /// End of the fact log when applied.
+    #[n(2)]
+    pub facts: Place,
+    /// Sum of all rows but this one, low and high half.
+    #[n(3)]
+    pub sum: (u64, u64),
+    /// Set by a clean stop, cleared by the next start.
+    #[n(4)]
+    pub clean: bool,
+}
+
+/// The open database with the changes of the present turn over it.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    db: sled::Db,
+    /// Rows changed in this turn: `None` is removed.
+    pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    sum: u128,
+    checkpoint: Checkpoint,
+}
+
+const CHECKPOINT_KEY: &[u8] = b"P";
+
+fn row_sum(key: &[u8], value: &[u8]) -> u128 {
+    let mut h = Hasher::new();
+    h.update(&(key.len() as u32).to_be_bytes());
+    h.update(key);
+    h.update(value);
+    let digest = h.finish();
+    u128::from_be_bytes(digest.0[..16].try_into().expect("32 bytes hold 16"))
+}
+
+const fn split(sum: u128) -> (u64, u64) {
+    (sum as u64, (sum >> 64) as u64)
+}
+
+impl Ledger {
+    /// Opens or makes the database in `dir`.
+    pub(super) fn open(dir: &Path) -> Result<Self, LedgerError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(Some(1000));
+        // sled panics on some damage; a damaged ledger must never block the start.
+        let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
+        let db = opened.map_err(|_| LedgerError::Unopenable)??;
+        let checkpoint: Checkpoint = match db.get(CHECKPOINT_KEY)? {
+            Some(bytes) => minicbor::decode(&bytes).map_err(|_| LedgerError::Row('P'))?,
+            None => Checkpoint::default(),
+        };
+        let sum = u128::from(checkpoint.sum.0) | u128::from(checkpoint.sum.1) << 64;
+        Ok(Self { db, pending: BTreeMap::new(), sum, checkpoint })
+    }
+
+    /// The checkpoint of the last committed turn.
+    pub(super) const fn checkpoint(&self) -> Checkpoint {
+        self.checkpoint
+    }
+
+    /// Recomputes the sum over all rows and compares: true when no row is missing, stale or torn.
+    pub(super) fn proves(&self) -> Result<bool, LedgerError> {
+        let mut sum = 0u128;
+        for row in self.db.iter() {
+            let (key, value) = row?;
+            if key != CHECKPOINT_KEY {
+                sum = sum.wrapping_add(row_sum(&key, &value));
+            }
+        }
+        Ok(split(sum) == self.checkpoint.sum)
+    }
+
+    /// The row under `key`, with this turn's changes.
+    pub(super) fn get<T: for<'b> Decode<'b, ()>>(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<T>, LedgerError> {
+        let kind = char::from(key[0]);
+        let parse = |b: &[u8]| minicbor::decode(b).map_err(|_| LedgerError::Row(kind));
+        match self.pending.get(key) {
+            Some(Some(value)) => parse(value).map(Some),
+            Some(None) => Ok(None),
+            None => self.db.get(key)?.map(|v| parse(&v)).transpose(),
+        }
+    }
+
+    /// True when there is a row under `key`, with this turn's changes.
+    pub(super) fn has(&self, key: &[u8]) -> Result<bool, LedgerError> {
+        match self.pending.get(key) {
+            Some(change) => Ok(change.is_some()),
+            None => Ok(self.db.contains_key(key)?),
+        }
+    }
+
+    fn before(&self, key: &[u8]) -> Result<Option<sled::IVec>, LedgerError> {
+        match self.pending.get(key) {
+            Some(change) => Ok(change.as_deref().map(sled::IVec::from)),
+            None => Ok(self.db.get(key)?),
+        }
+    }
+
+    fn change(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), LedgerError> {
+        if let Some(old) = self.before(&key)? {
+            self.sum = self.sum.wrapping_sub(row_sum(&key, &old));
+        }
+        if let Some(new) = &value {
+            self.sum = self.sum.wrapping_add(row_sum(&key, new));
+        }
+        self.pending.insert(key, value);
+        Ok(())
+    }
+
+    /// Puts a row.
+    pub(super) fn put<T: Encode<()>>(&mut self, key: Vec<u8>, row: &T) -> Result<(), LedgerError> {
+        self.change(key, Some(super::fact::encode(row)))
+    }
+
+    /// Puts a key whose presence says all.
+    pub(super) fn mark(&mut self, key: Vec<u8>) -> Result<(), LedgerError> {
+        self.change(key, Some(Vec::new()))
+    }
+
+    /// Removes a row, if it is there.
+    pub(super) fn remove(&mut self, key: Vec<u8>) -> Result<(), LedgerError> {
+        self.change(key, None)
+    }
+
+    /// Makes this turn's changes visible to scans and later turns, all or none of them.
+    pub(super) fn commit(&mut self, mut checkpoint: Checkpoint) -> Result<(), LedgerError> {
+        checkpoint.sum = split(self.sum);
+        if self.pending.is_empty() && checkpoint == self.checkpoint {
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in std::mem::take(&mut self.pending) {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(CHECKPOINT_KEY, super::fact::encode(&checkpoint));
+        self.db.apply_batch(batch)?;
+        self.checkpoint = checkpoint;
+        Ok(())
+    }
+
+    /// True when changes wait for [`commit`](Self::commit).
+    pub(super) fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Writes everything out. Together with a sync of sled's files this ends a clean stop.
+    pub(super) fn flush(&self) -> Result<(), LedgerError> {
+        self.db.flush()?;
+        Ok(())
+    }
+
+    /// The first key at or after `from` that starts with `prefix`. Committed rows only.
+    pub(super) fn first_from(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+    ) -> Result<Option<Vec<u8>>, LedgerError> {
+        debug_assert!(self.pending.is_empty(), "scans see committed rows only");
+        match self.db.range(from.to_vec()..).next() {
+            Some(row) => {
+                let (key, _) = row?;
+                Ok(key.starts_with(prefix).then(|| key.to_vec()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Keys that start with `prefix`, from `from` on. Committed rows only.
+    pub(super) fn keys<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: Vec<u8>,
+    ) -> impl Iterator<Item = Result<Vec<u8>, LedgerError>> + 'a {
+        debug_assert!(self.pending.is_empty(), "scans see committed rows only");
+        self.db
+            .range(from..)
+            .map(|row| row.map(|(key, _)| key.to_vec()).map_err(LedgerError::from))
+            .take_while(move |key| key.as_ref().map_or(true, |k| k.starts_with(prefix)))
+    }
+
+    /// Rows that start with `prefix`, from `from` on. Committed rows only.
+    pub(super) fn rows<'a, T: for<'b> Decode<'b, ()> + 'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: Vec<u8>,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, T), LedgerError>> + 'a {
+        debug_assert!(self.pending.is_empty(), "scans see committed rows only");
+        self.db
+            .range(from..)
+            .take_while(move |row| row.as_ref().map_or(true, |(k, _)| k.starts_with(prefix)))
+            .map(move |row| {
+                let (key, value) = row?;
+                let parsed = minicbor::decode(&value);
+                let parsed = parsed.map_err(|_| LedgerError::Row(char::from(prefix[0])))?;
+                Ok((key.to_vec(), parsed))
+            })
+    }
+}
+
+/// Builds keys.
+#[derive(Debug)]
+pub(super) struct Key(pub Vec<u8>);
+
+impl Key {
+    /// Of the kind `letter`.
+    pub(super) fn of(letter: u8) -> Self {
+        Self(vec![letter])
+    }
+    /// Followed by one byte.
+    pub(super) fn u8(mut self, n: u8) -> Self {
+        self.0.push(n);
+        self
+    }
+    /// Followed by two bytes.
+    pub(super) fn u16(mut self, n: u16) -> Self {
+        self.0.extend_from_slice(&n.to_be_bytes());
+        self
+    }
+    /// Followed by four bytes.
+    pub(super) fn u32(mut self, n: u32) -> Self {
+        self.0.extend_from_slice(&n.to_be_bytes());
+        self
+    }
+    /// Followed by eight bytes.
+    pub(super) fn u64(mut self, n: u64) -> Self {
+        self.0.extend_from_slice(&n.to_be_bytes());
+        self
+    }
+    /// Followed by bytes.
+    pub(super) fn bytes(mut self, b: &[u8]) -> Self {
+        self.0.extend_from_slice(b);
+        self
+    }
+    /// The key.
+    pub(super) fn done(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// The number that ends a key of eight bytes or more.
+pub(super) fn tail_u64(key: &[u8]) -> u64 {
+    let tail = key.len().checked_sub(8).and_then(|at| key[at..].try_into().ok());
+    u64::from_be_bytes(tail.expect("keys of this kind end in a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_proves_a_whole_ledger_and_disproves_one_with_a_row_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        for n in 0..100u64 {
+            ledger.put(Key::of(b'c').u64(n).done(), &n).unwrap();
+        }
+        for n in 0..50u64 {
+            ledger.put(Key::of(b'c').u64(n).done(), &(n + 1)).unwrap();
+        }
+        ledger.remove(Key::of(b'c').u64(7).done()).unwrap();
+        ledger.commit(Checkpoint::default()).unwrap();
+        assert!(ledger.proves().unwrap());
+        ledger.db.remove(Key::of(b'c').u64(8).done()).unwrap();
+        assert!(!ledger.proves().unwrap());
+    }
+
+    #[test]
+    fn rows_of_this_turn_are_seen_before_they_are_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let key = Key::of(b'c').u64(1).done();
+        ledger.put(key.clone(), &1u64).unwrap();
+        assert_eq!(ledger.get::<u64>(&key).unwrap(), Some(1));
+        ledger.remove(key.clone()).unwrap();
+        assert_eq!(ledger.get::<u64>(&key).unwrap(), None);
+    }
+}

@@ -1,0 +1,297 @@
+//! Taking cargo: room, identity, record, duties.
+
+use tokio::sync::oneshot;
+
+use super::assembly::{Assembled, AssembledStore};
+use super::custodian::{Custodian, LedgerState};
+use super::fact::{self, CargoHead, Fact};
+use super::log::{AppendError, Place};
+use super::rows::{CargoId, CargoRow, origin_key};
+use super::segment::Record;
+use super::state::{DutyState, StateName};
+use super::view::{Applied, Known, first_state};
+use super::{Draft, Kept, TakeError};
+use crate::cargo::{Assignment, CargoKind, Envelope, Identity, Sha256, Urgency};
+use crate::clock;
+
+/// A record's own overhead on the disk, generously.
+const OVERHEAD_BYTES: u64 = 2048;
+
+impl Custodian {
+    pub(super) fn take(&mut self, draft: Draft, reply: oneshot::Sender<Result<Kept, TakeError>>) {
+        let result = self.keep(draft);
+        match &result {
+            Ok(kept) if !kept.is_new() => self.metrics.kept_already.inc(),
+            Ok(_) => {}
+            Err(e) => self.metrics.refused.with_label_values(&[refusal_word(e)]).inc(),
+        }
+        self.answer(Box::new(move |durable| {
+            let stopped = Err(TakeError::Stopped);
+            let _ = reply.send(if durable || result.is_err() { result } else { stopped });
+        }));
+    }
+
+    fn keep(&mut self, draft: Draft) -> Result<Kept, TakeError> {
+        let Draft { envelope, body, mut assignments } = draft;
+        debug_assert_eq!(envelope.identity.sha256, body.sha256(), "the identity is the body's");
+        let known = match self.view() {
+            Some(view) => view.known(&envelope.identity),
+            None => Ok(Known::No),
+        };
+        let known = known.map_err(|e| {
+            self.ledger_failed(&e);
+            TakeError::Stopped
+        })?;
+        let mut conflict = None;
+        match known {
+            Known::Same(id, row) if row.present => {
+                self.route_again(id, &assignments)?;
+                self.needs_facts_sync();
+                // A duplicate of a record of this very turn waits for its sync.
+                self.needs_cargo_sync();
+                return Ok(kept(id, &row, false));
+            }
+            Known::Same(id, row) => {
+                assignments.retain(|a| !self.was_sent(&row, a));
+                if assignments.is_empty() {
+                    return Ok(kept(id, &row, false));
+                }
+            }
+            Known::Other(first) => {
+                conflict = Some(self.difference(first, &envelope, &body));
+                self.metrics.conflicts.inc();
+            }
+            Known::No => {}
+        }
+        self.admit(&envelope, &assignments)?;
+        self.record(envelope, body, assignments, conflict)
+    }
+
+    /// True when a tombstone's duty to that destination has ended.
+    fn was_sent(&self, row: &CargoRow, assignment: &Assignment) -> bool {
+        let LedgerState::Ready(view) = &self.ledger else { return false };
+        view.known_number(&assignment.destination).is_some_and(|n| row.duty(n).is_some())
+    }
+
+    fn admit(&self, envelope: &Envelope, assignments: &[Assignment]) -> Result<(), TakeError> {
+        let limits = self.shared.room.load();
+        let length = envelope.length + OVERHEAD_BYTES;
+        let urgency = match envelope.kind {
+            // News about cargo that is gone already must not be held up by a full disk.
+            CargoKind::Note => Urgency::Stat,
+            _ => assignments.iter().map(|a| a.urgency).min().unwrap_or(envelope.urgency),
+        };
+        limits.admit(self.usage, urgency, length).map_err(TakeError::Full)?;
+        let LedgerState::Ready(view) = &self.ledger else { return Ok(()) };
+        for assignment in assignments {
+            let number = view.known_number(&assignment.destination);
+            let open = number.and_then(|n| view.totals.destinations.get(&n));
+            let open = open.map_or(0, |t| t.open_bytes);
+            limits.admit_for(&assignment.destination, open, length).map_err(TakeError::Full)?;
+        }
+        let origin = &envelope.identity.origin;
+        let here = view.totals.origins.get(&origin_key(origin)).copied().unwrap_or(0);
+        limits.admit_from(origin, here, length).map_err(TakeError::Full)
+    }
+
+    fn record(
+        &mut self,
+        envelope: Envelope,
+        body: Assembled,
+        assignments: Vec<Assignment>,
+        conflict: Option<String>,
+    ) -> Result<Kept, TakeError> {
+        let at = clock::wall();
+        let id = self.next_id();
+        let length = envelope.length;
+        let head = CargoHead {
+            envelope,
+            kept_at: at,
+            assignments,
+            conflict,
+            unchecked: matches!(self.ledger, LedgerState::Building(_)),
+        };
+        let bytes = fact::encode(&head);
+        let (place, record) = self.append_cargo(id, &bytes, body).map_err(|e| match e {
+            AppendError::Sync(e) => {
+                self.shared.stop.stop(format!("a sync of the cargo log failed: {e}"));
+                TakeError::Stopped
+            }
+            e if e.is_full() => TakeError::Full(e.to_string()),
+            e => TakeError::Io(e.to_string()),
+        })?;
+        self.needs_cargo_sync();
+        self.usage.spool += length + OVERHEAD_BYTES;
+        self.usage.free = self.usage.free.saturating_sub(length + OVERHEAD_BYTES);
+        self.appended += length;
+        let urgency = head.envelope.urgency.as_str();
+        self.metrics.kept.with_label_values(&[urgency]).inc();
+        self.metrics.kept_bytes.with_label_values(&[urgency]).inc_by(length);
+        self.apply_new(place, &record, &head);
+        Ok(Kept { cargo: id, new: true, conflict: head.conflict.is_some(), at })
+    }
+
+    fn append_cargo(
+        &mut self,
+        id: CargoId,
+        head: &[u8],
+        body: Assembled,
+    ) -> Result<(Place, Record), AppendError> {
+        let at = clock::wall();
+        let (len, sha256) = (body.len(), body.sha256());
+        match body.store {
+            AssembledStore::Memory(bytes, _permits) => {
+                self.cargo_log.append(at, id.0, head, &bytes, Some(sha256))
+            }
+            AssembledStore::File(mut file) => {
+                let adopted = self.cargo_log.adopt(at, &file.path, id.0, head, len, sha256)?;
+                file.adopted();
+                Ok(adopted)
+            }
+        }
+    }
+
+    fn apply_new(&mut self, place: Place, record: &Record, head: &CargoHead) {
+        let Some(view) = self.view() else { return };
+        match view.apply_cargo(place, record, head) {
+            Ok(_) => {
+                for assignment in &head.assignments {
+                    self.woken.insert(assignment.destination.clone());
+                }
+            }
+            Err(e) => self.ledger_failed(&e),
+        }
+    }
+
+    /// Applies a record that was accepted while the ledger was being rebuilt, or that the ledger
+    /// has not seen.
+    pub(super) fn apply_late(
+        &mut self,
+        place: Place,
+        record: &Record,
+        head: &CargoHead,
+    ) -> Result<(), TakeError> {
+        let Some(view) = self.view() else { return Ok(()) };
+        match view.apply_cargo(place, record, head) {
+            Ok(Applied::Duplicate { of }) => {
+                let _ = self.state(&Fact::Duplicate { cargo: record.id, of: of.0 });
+                self.route_again(of, &head.assignments)
+            }
+            Ok(_) => Ok(()),
+            Err(e) => {
+                self.ledger_failed(&e);
+                Err(TakeError::Stopped)
+            }
+        }
+    }
+
+    pub(super) fn find(&mut self, identity: &Identity) -> Option<Kept> {
+        match self.view()?.known(identity) {
+            Ok(Known::Same(id, row)) => Some(kept(id, &row, false)),
+            Ok(_) => None,
+            Err(e) => {
+                self.ledger_failed(&e);
+                None
+            }
+        }
+    }
+
+    /// New destinations get duties, open duties take the higher urgency.
+    pub(super) fn route_again(
+        &mut self,
+        id: CargoId,
+        assignments: &[Assignment],
+    ) -> Result<(), TakeError> {
+        for assignment in assignments {
+            let Some(view) = self.view() else { return Err(TakeError::Stopped) };
+            let Ok(number) = view.number(&assignment.destination) else { continue };
+            let Ok(Some(row)) = view.cargo(id) else { return Ok(()) };
+            if !row.present {
+                return Ok(());
+            }
+            let (urgency, state) = match row.duty(number) {
+                None => {
+                    let conflict = row.conflict.then_some("it still waits for a person");
+                    (assignment.urgency, first_state(assignment, conflict))
+                }
+                Some(duty) if is_open(&duty.state) && assignment.urgency < duty.urgency => {
+                    (assignment.urgency, duty.state.clone())
+                }
+                Some(_) => continue,
+            };
+            let fact = Fact::Duty {
+                cargo: id.0,
+                destination: assignment.destination.clone(),
+                urgency,
+                state,
+                receipt: None,
+            };
+            self.state(&fact).map_err(|e| TakeError::Io(e.to_string()))?;
+            self.needs_facts_sync();
+            self.woken.insert(assignment.destination.clone());
+        }
+        Ok(())
+    }
+
+    /// In words, without patient data: how this body differs from the first version.
+    fn difference(&mut self, first: CargoId, envelope: &Envelope, body: &Assembled) -> String {
+        let Some((head, record, place)) = self.head_of(first) else {
+            return "the first version cannot be read".into();
+        };
+        if head.envelope.transfer_syntax != envelope.transfer_syntax {
+            return format!(
+                "transfer syntax {} instead of {}",
+                envelope.transfer_syntax, head.envelope.transfer_syntax
+            );
+        }
+        if head.envelope.length != envelope.length {
+            return format!("{} bytes instead of {}", envelope.length, head.envelope.length);
+        }
+        let Ok((file, _)) = self.cargo_log.file(place.segment) else {
+            return "the first version cannot be read".into();
+        };
+        let mut old = vec![0; body.head().len()];
+        let read =
+            std::os::unix::fs::FileExt::read_exact_at(&*file, &mut old, record.body_offset());
+        match read {
+            Ok(()) => match old.iter().zip(body.head()).position(|(a, b)| a != b) {
+                Some(at) => format!("same length, first different byte at {at}"),
+                None => format!("same length, different after byte {}", old.len()),
+            },
+            Err(_) => "the first version cannot be read".into(),
+        }
+    }
+
+    /// The stored head of cargo whose bytes are here.
+    pub(super) fn head_of(&mut self, id: CargoId) -> Option<(CargoHead, Record, Place)> {
+        let row = self.view()?.cargo(id).ok()??;
+        if !row.present {
+            return None;
+        }
+        let (record, head) = self.cargo_log.read(row.place).ok()??;
+        (record.id == id.0)
+            .then(|| fact::decode_head(&head).map(|head| (head, record, row.place)))
+            .flatten()
+    }
+}
+
+const fn refusal_word(e: &TakeError) -> &'static str {
+    match e {
+        TakeError::Full(_) => "full",
+        TakeError::Io(_) => "io",
+        TakeError::Stopped => "stopped",
+    }
+}
+
+fn is_open(state: &DutyState) -> bool {
+    matches!(state.name(), StateName::Owed | StateName::Held)
+}
+
+const fn kept(id: CargoId, row: &CargoRow, new: bool) -> Kept {
+    Kept { cargo: id, new, conflict: row.conflict, at: row.kept_at }
+}
+
+/// The digest that an envelope claims.
+pub(super) const fn claimed(envelope: &Envelope) -> Sha256 {
+    envelope.identity.sha256
+}
