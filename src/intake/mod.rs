@@ -33,6 +33,9 @@ pub mod negotiation;
 
 pub mod store;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
