@@ -125,7 +125,7 @@ pub struct Endless;
 #[derive(Debug)]
 enum Progress {
     /// Bytes go into custody's assembly.
-    Taking(Assembly),
+    Taking(Box<Assembly>),
     /// The answer is decided; bytes are passed over.
     Refused { failure: Failure, passed_over: u64 },
 }
@@ -156,7 +156,7 @@ impl Store {
         request: StoreRequest,
     ) -> Self {
         let progress = match judge_request(&request, config) {
-            Ok(()) => Progress::Taking(custody.assemble()),
+            Ok(()) => Progress::Taking(Box::new(custody.assemble())),
             Err(failure) => Progress::Refused { failure, passed_over: 0 },
         };
         Self { request, context, progress }

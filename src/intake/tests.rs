@@ -28,7 +28,7 @@ const WAIT: Duration = Duration::from_secs(20);
 struct Site {
     custody: Custody,
     metrics: Metrics,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
