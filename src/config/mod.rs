@@ -14,6 +14,7 @@ mod files;
 mod problem;
 mod read;
 mod reader;
+mod rooms;
 mod sections;
 mod source;
 mod value;
@@ -29,6 +30,7 @@ use crate::routing::Table;
 pub use changes::{Change, changes};
 pub use describe::describe;
 pub use problem::{Problem, Remark, Warning};
+pub use rooms::TlsError;
 pub use sections::*;
 pub use value::{HostPort, Share};
 
