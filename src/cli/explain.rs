@@ -66,7 +66,8 @@ impl Explain {
             let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
             Failure::Usage(words.join("\n"))
         })?;
-        let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", path.display()));
+        let failed =
+            |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", path.display()));
         let meta = OpenFileOptions::new()
             .read_until(dicom_dictionary_std::tags::PIXEL_DATA)
             .open_file(path)
@@ -83,7 +84,8 @@ impl Explain {
             return Err(failed(&"no element can be read"));
         };
         let envelope = self.envelope(&config, &header, &syntax, body);
-        let attribute = |keyword: &str| header.attribute(header::tag_of(keyword)?).map(str::to_owned);
+        let attribute =
+            |keyword: &str| header.attribute(header::tag_of(keyword)?).map(str::to_owned);
         let patient = if self.patient { Patient::Shown } else { Patient::Masked };
         let subject = Subject { envelope: &envelope, attribute: &attribute };
         let explanation = config.routes.explain(&subject, patient);

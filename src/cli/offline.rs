@@ -124,7 +124,8 @@ impl Rebuild {
         let runtime = tokio::runtime::Runtime::new().map_err(|e| failed(e.to_string()))?;
         let present = runtime.block_on(async {
             let section = custody::Config::new(config.node.name.clone(), config.node.data.clone());
-            let custody = Custody::open(section, Metrics::new()).map_err(|e| failed(e.to_string()))?;
+            let custody =
+                Custody::open(section, Metrics::new()).map_err(|e| failed(e.to_string()))?;
             loop {
                 if let Some(why) = custody.stop_switch().reason() {
                     return Err(failed(why));
@@ -187,7 +188,7 @@ fn write_part10(to: &Path, entry: &custody::CargoEntry, file: &File) -> io::Resu
     }
     let path = to.join(format!("{}.dcm", entry.cargo()));
     let mut out = io::BufWriter::new(File::create(path)?);
-    out.write_all(&part10::front(envelope).map_err(io::Error::other)?)?;
+    out.write_all(&part10::front(envelope))?;
     let body = entry.body();
     let mut buf = vec![0; 1 << 20];
     let mut at = body.start;

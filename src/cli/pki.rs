@@ -52,8 +52,11 @@ impl Pki {
             Self::Ca(Ca { dir, name }) => {
                 pki::write_ca(&dir, &name, clock::wall())
                     .map_err(|e| Failure::Failed(e.to_string()))?;
-                say(&format!("{0}/ca.crt: give it to every node\n{0}/ca.key: keep it secret, and \
-                    off the nodes", dir.display()))
+                say(&format!(
+                    "{0}/ca.crt: give it to every node\n{0}/ca.key: keep it secret, and \
+                    off the nodes",
+                    dir.display()
+                ))
             }
             Self::Issue(Issue { dir, name, days }) => {
                 pki::write_node(&dir, &name, days, clock::wall())

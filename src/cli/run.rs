@@ -34,8 +34,7 @@ pub(super) struct CheckConfig {
 pub(super) fn log(section: LogSection) {
     let directives = std::env::var("HIKYAKU_LOG").unwrap_or_else(|_| section.level.as_str().into());
     let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match section.format {
         LogFormat::Json => builder.json().init(),
         LogFormat::Human => builder.with_ansi(false).init(),

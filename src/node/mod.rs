@@ -8,7 +8,6 @@
 mod reload;
 mod router;
 mod supervisor;
-mod wiring;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cargo::DestinationName;
 use crate::clock;
-use crate::config::{Config, Problem};
+use crate::config::{Config, Problem, TlsError};
 use crate::custody::{self, Custody};
 use crate::delivery::{self, Delivery};
 use crate::intake;
@@ -32,7 +31,6 @@ use crate::metrics::Metrics;
 use crate::ops;
 use crate::tunnel::{self, Tunnel};
 
-pub use wiring::WiringError;
 use router::TableRouter;
 
 /// Reload requests that may wait.
@@ -47,9 +45,9 @@ pub enum StartError {
     /// Tunnel.
     #[error(transparent)]
     Tunnel(#[from] tunnel::StartError),
-    /// A file that a part needs.
+    /// A certificate or key.
     #[error(transparent)]
-    Wiring(#[from] WiringError),
+    Tls(#[from] TlsError),
     /// The configuration does not fit what is in custody.
     #[error("{}", words(.0))]
     Configuration(Vec<Problem>),
@@ -122,12 +120,12 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         metrics.start_time.set(clock::wall().0 as f64 / 1000.0);
-        let custody = Custody::open(wiring::custody(&config), metrics.clone())?;
+        let custody = Custody::open(config.custody(disk_size(&config)), metrics.clone())?;
         check_owed(&config, &custody).await?;
         let routes = Arc::new(ArcSwap::from_pointee(config.routes.clone()));
         let router = Arc::new(TableRouter::new(routes.clone()));
         let (accepting, sending) = (CancellationToken::new(), CancellationToken::new());
-        let tunnel = match wiring::tunnel(&config) {
+        let tunnel = match config.tunnel() {
             None => None,
             Some(section) => Some(Arc::new(tunnel::start(
                 section,
@@ -138,7 +136,7 @@ impl Node {
             )?)),
         };
         let senders = sending.child_token();
-        let destinations = wiring::destinations(&config)?;
+        let destinations = config.delivery()?;
         let delivery = Arc::new(delivery::start(destinations, &custody, &metrics, &senders));
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
@@ -183,12 +181,12 @@ impl Node {
             StartError::Listen { what: "the control socket below [node] data".into(), source }
         })?;
         self.serve_ops(ops_listener, control);
-        let Some(section) = wiring::intake(&self.config) else { return Ok(()) };
+        let Some(section) = self.config.intake() else { return Ok(()) };
         let plain = match section.listen {
             Some(address) => Some(bind("DICOM", address).await?),
             None => None,
         };
-        let tls = match (section.tls_listen, wiring::intake_tls(&self.config)?) {
+        let tls = match (section.tls_listen, self.config.intake_tls()?) {
             (Some(address), Some(tls)) => {
                 let tls = Arc::new(ArcSwap::from(tls));
                 self.intake_tls = Some(tls.clone());
@@ -271,6 +269,13 @@ impl Node {
 
 /// How long custody may take for its last turn, its syncs and its seals.
 const CLOSE_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of the file system that holds `[node] data`, of which shares are taken.
+pub(super) fn disk_size(config: &Config) -> u64 {
+    let data = &config.node.data;
+    let known = data.ancestors().find_map(|dir| nix::sys::statvfs::statvfs(dir).ok());
+    known.map_or(u64::MAX, |fs| fs.blocks() * fs.fragment_size())
+}
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen {

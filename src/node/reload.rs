@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Node, owed, router, wiring};
+use super::{Node, disk_size, owed, router};
 use crate::config::{Change, Config, changes};
 use crate::delivery;
 
@@ -20,23 +20,25 @@ impl Node {
         if !problems.is_empty() {
             return Err(problems.iter().map(ToString::to_string).collect());
         }
-        let destinations = wiring::destinations(&new).map_err(|e| vec![e.to_string()])?;
-        let intake_tls = wiring::intake_tls(&new).map_err(|e| vec![e.to_string()])?;
+        let destinations = new.delivery().map_err(|e| vec![e.to_string()])?;
+        let intake_tls = new.intake_tls().map_err(|e| vec![e.to_string()])?;
         if let Some(tunnel) = &self.tunnel {
             tunnel.reload().map_err(|e| vec![e.to_string()])?;
         }
         let all = changes(&self.config, &new);
         let mut said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         said.extend(all.iter().map(describe));
-        self.custody.set_room(wiring::room(&new));
-        if let (Some(config), Some(section)) = (&self.intake_config, wiring::intake(&new)) {
+        self.custody.set_room(new.room(disk_size(&new)));
+        if let (Some(config), Some(section)) = (&self.intake_config, new.intake()) {
             config.store(Arc::new(section));
         }
         if let (Some(tls), Some(new)) = (&self.intake_tls, intake_tls) {
             tls.store(new);
         }
         self.view.routes.store(Arc::new(new.routes.clone()));
-        if all.iter().any(|c| matches!(c, Change::Applied { key } if key.starts_with("destination")))
+        if all
+            .iter()
+            .any(|c| matches!(c, Change::Applied { key } if key.starts_with("destination")))
         {
             self.replace_senders(destinations).await;
         }
@@ -52,8 +54,7 @@ impl Node {
         current.1.cancel();
         current.0.finished().await;
         let token = self.sending.child_token();
-        let started =
-            Arc::new(delivery::start(destinations, &self.custody, &self.metrics, &token));
+        let started = Arc::new(delivery::start(destinations, &self.custody, &self.metrics, &token));
         self.view.delivery.store(started.clone());
         *current = (started, token);
     }

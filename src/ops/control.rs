@@ -71,6 +71,8 @@ pub struct StudyExplanation {
     pub example: CargoId,
     /// The rules.
     pub explanation: Explanation,
+    /// The same for people.
+    pub words: String,
 }
 
 /// What reading every body again has found.
@@ -189,7 +191,9 @@ async fn explain(State(view): Shared, Json(wanted): Json<ExplainRequest>) -> Res
         match found.iter_mut().find(|f| f.explanation == explanation) {
             Some(same) => same.images += 1,
             None => {
-                found.push(StudyExplanation { images: 1, example: piece.cargo, explanation });
+                let words = explanation.to_string();
+                let example = piece.cargo;
+                found.push(StudyExplanation { images: 1, example, explanation, words });
             }
         }
     }
@@ -203,9 +207,7 @@ fn explain_one(
     patient: Patient,
 ) -> Explanation {
     let attribute = |keyword: &str| match reading {
-        Reading::Header(header) => {
-            header.attribute(header::tag_of(keyword)?).map(str::to_owned)
-        }
+        Reading::Header(header) => header.attribute(header::tag_of(keyword)?).map(str::to_owned),
         Reading::Empty | Reading::Unreadable => None,
     };
     view.routes.load().explain(&Subject { envelope, attribute: &attribute }, patient)
