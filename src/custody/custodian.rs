@@ -37,8 +37,6 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// A look at the state, run between turns.
 pub(super) type Look = Box<dyn FnOnce(&mut Custodian) + Send>;
-/// A change that is answered once its facts are durable: it returns the answer to be given.
-pub(super) type Change = Box<dyn FnOnce(&mut Custodian) -> Answer + Send>;
 /// An answer that waits for the end of the turn; told whether the turn was made durable.
 pub(super) type Answer = Box<dyn FnOnce(bool) + Send>;
 
@@ -67,7 +65,6 @@ pub(super) enum Request {
         outcome: Outcome,
     },
     Look(Look),
-    Change(Change),
     Tick,
     Close {
         reply: oneshot::Sender<()>,
@@ -83,7 +80,6 @@ impl std::fmt::Debug for Request {
             Self::Lease { .. } => "Lease",
             Self::Settle { .. } => "Settle",
             Self::Look(_) => "Look",
-            Self::Change(_) => "Change",
             Self::Tick => "Tick",
             Self::Close { .. } => "Close",
         })
@@ -233,10 +229,6 @@ impl Custodian {
             }
             Request::Settle { cargo, destination, outcome } => {
                 self.settle(cargo, &destination, outcome);
-            }
-            Request::Change(change) => {
-                let answer = change(self);
-                self.answer(answer);
             }
             _ => {}
         }

@@ -190,7 +190,10 @@ impl Custodian {
             StateName::Quarantined => {
                 self.metrics.quarantined.with_label_values(&labels).inc();
             }
-            StateName::Owed => self.wake(number),
+            StateName::Owed => {
+                self.schedule.rewind(number);
+                self.wake(number);
+            }
             StateName::Held | StateName::Dismissed => {}
         }
         true
@@ -236,6 +239,7 @@ impl Custodian {
                 self.ledger_failed(&e);
                 return;
             }
+            self.schedule.rewind(number);
             self.wake(number);
         }
     }

@@ -390,7 +390,7 @@ impl Log {
         let size = RECORD_HEADER + head.len() as u64 + body.len() as u64 + 40;
         let full = self.active.tail > SEGMENT_HEADER
             && (self.active.tail + size > self.segment_size
-                || self.active.index.len() > INDEX_LENGTH_MAX);
+                || self.active.index.bytes() > INDEX_LENGTH_MAX);
         if full {
             self.rotate(at)?;
         }
@@ -560,11 +560,6 @@ impl Log {
         let blocks = |path: PathBuf| fs::metadata(path).map_or(0, |m| m.blocks() * 512);
         self.segments().into_iter().map(|n| blocks(self.dir.join(segment_name(n)))).sum()
     }
-
-    /// Bytes that one segment occupies on the disk.
-    pub(super) fn occupied_by(&self, segment: u64) -> u64 {
-        fs::metadata(self.dir.join(segment_name(segment))).map_or(0, |m| m.blocks() * 512)
-    }
 }
 
 fn offset(n: u64) -> io::Result<i64> {
@@ -621,7 +616,7 @@ pub(super) fn survey(file: &File, header: SegmentHeader) -> io::Result<Survey> {
     let mut survey = Survey { end: SEGMENT_HEADER, proven: SEGMENT_HEADER, ..Survey::default() };
     let len = file.metadata()?.len();
     loop {
-        match reader.next()? {
+        match reader.advance()? {
             Found::Record(record, head) => {
                 survey.proven = survey.proven.max(record.proven);
                 survey.end = record.end(header.kind);

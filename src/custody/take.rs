@@ -228,6 +228,7 @@ impl Custodian {
             };
             self.state(&fact).map_err(|e| TakeError::Io(e.to_string()))?;
             self.needs_facts_sync();
+            self.schedule.rewind(number);
             self.woken.insert(assignment.destination.clone());
         }
         Ok(())
