@@ -33,7 +33,7 @@ pub const CHUNK_MIN: usize = 16 * 1024;
 /// Line time that one chunk may take.
 const CHUNK_TIME: Duration = Duration::from_millis(20);
 /// Line time that may wait in the transport behind what is on its way.
-const WINDOW_TIME: Duration = Duration::from_millis(100);
+pub const WINDOW_TIME: Duration = Duration::from_millis(100);
 
 /// One connection's shares.
 #[derive(Debug, Default)]

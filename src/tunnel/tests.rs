@@ -216,8 +216,9 @@ async fn a_stat_image_overtakes_bulk_that_is_on_the_line_already() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let carried = line.forwarded() - before;
-    // What was on the line and in its queue, the STAT image, and at most a window of bulk.
-    assert!(carried < 1_500_000, "{carried} bytes went over the line for an image of 300000");
+    // On an idle machine 0.6 to 1 MB: the router's queue, the image, and a little bulk. A busy one
+    // is late to look; the bulk in front of the image is 54 MiB.
+    assert!(carried < 8 << 20, "{carried} bytes went over the line for an image of 300000");
     let bulk = hospital.duties("reading", StateName::Owed, Some(Urgency::Bulk));
     assert!(bulk >= 6, "only {bulk} pieces of bulk are still owed");
 }
