@@ -1,1 +1,158 @@
-//! To come.
+//! Which destinations a piece of cargo has. Pure: a table and a subject in, assignments out.
+//!
+//! Every rule whose conditions all hold applies, and their destinations are united; the order of
+//! the rules makes no difference unless one says `last`. Cargo that no rule matches gets no
+//! assignment: custody keeps it and shows it as unrouted, and nothing here can drop it.
+//!
+//! Limits: at most [`RULES_MAX`] rules, [`PATTERNS_MAX`] patterns per condition, patterns of at
+//! most [`PATTERN_LENGTH_MAX`] bytes. Matching takes at most (pattern length × value length)
+//! steps and never recurses, whatever a peer puts into a header.
+
+mod condition;
+mod explain;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dicom_core::Tag;
+
+use crate::cargo::{Assignment, DestinationName, Envelope, Urgency};
+
+pub use condition::{Attribute, Condition, Field, FieldError, Pattern, PatternError};
+pub use explain::{Explanation, Found, Mismatch, Patient, Verdict, Why};
+
+/// Most rules of a table.
+pub const RULES_MAX: usize = 1000;
+
+/// Most patterns of one condition.
+pub const PATTERNS_MAX: usize = 256;
+
+/// Longest pattern in bytes.
+pub const PATTERN_LENGTH_MAX: usize = 256;
+
+/// What a table is asked about: the envelope, and the header behind it.
+///
+/// `attribute` answers with the value of a top-level element by its keyword (PS3.6 6), decoded,
+/// without padding, several values separated by a backslash; `None` when the element is absent.
+/// It is asked only for the keywords that [`Table::attributes`] names.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// What is known without the header.
+    pub envelope: &'a Envelope,
+    /// The header, by keyword.
+    pub attribute: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl std::fmt::Debug for Subject<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subject").field("kind", &self.envelope.kind).finish_non_exhaustive()
+    }
+}
+
+/// One `[[route]]`: where cargo goes for which all conditions hold.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Rule {
+    /// What the person who wrote it calls it; unique in a table.
+    pub name: String,
+    /// All must hold. None: the rule applies to everything.
+    pub when: Vec<Condition>,
+    /// At least one.
+    pub to: Vec<DestinationName>,
+    /// How soon; `None` keeps the urgency with which the cargo came.
+    pub urgency: Option<Urgency>,
+    /// Why what this rule sends must wait for a person first.
+    pub hold: Option<String>,
+    /// No rule after this one is looked at when this one applies.
+    pub last: bool,
+}
+
+impl Rule {
+    fn applies(&self, subject: &Subject<'_>) -> bool {
+        self.when.iter().all(|condition| condition.holds(subject))
+    }
+}
+
+/// All rules of a node, in the order of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(transparent)]
+pub struct Table {
+    rules: Vec<Rule>,
+}
+
+impl Table {
+    /// A table of checked rules. `config` sees to unique names and known destinations.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self { rules }
+    }
+
+    /// The rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Every destination that some rule names.
+    pub fn destinations(&self) -> BTreeSet<&DestinationName> {
+        self.rules.iter().flat_map(|rule| &rule.to).collect()
+    }
+
+    /// The header elements that the rules ask for: keyword and tag. What reads headers need keep
+    /// no others.
+    pub fn attributes(&self) -> BTreeMap<&'static str, Tag> {
+        let conditions = self.rules.iter().flat_map(|rule| &rule.when);
+        conditions
+            .filter_map(|condition| match &condition.field {
+                Field::Attribute(attribute) => Some((attribute.keyword(), attribute.tag())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Where the subject goes, sorted by destination; empty: unrouted.
+    pub fn assign(&self, subject: &Subject<'_>) -> Vec<Assignment> {
+        let mut union = Union::default();
+        for rule in &self.rules {
+            if rule.applies(subject) {
+                union.add(rule, subject.envelope.urgency);
+                if rule.last {
+                    break;
+                }
+            }
+        }
+        union.assignments()
+    }
+
+    /// As [`assign`](Self::assign), and says of every rule whether it applies and why not.
+    pub fn explain(&self, subject: &Subject<'_>, patient: Patient) -> Explanation {
+        explain::explain(&self.rules, subject, patient)
+    }
+}
+
+/// What several rules say about each destination: the higher urgency wins, and what one rule
+/// holds for a person no other rule lets go.
+#[derive(Debug, Default)]
+struct Union<'a>(BTreeMap<&'a DestinationName, (Urgency, BTreeSet<&'a str>)>);
+
+impl<'a> Union<'a> {
+    fn add(&mut self, rule: &'a Rule, came_with: Urgency) {
+        let urgency = rule.urgency.unwrap_or(came_with);
+        for destination in &rule.to {
+            let (highest, holds) = self.0.entry(destination).or_insert((urgency, BTreeSet::new()));
+            *highest = urgency.min(*highest);
+            holds.extend(rule.hold.as_deref());
+        }
+    }
+
+    fn assignments(self) -> Vec<Assignment> {
+        let one = |(destination, (urgency, holds)): (&DestinationName, (_, BTreeSet<&str>))| {
+            let hold = holds.into_iter().collect::<Vec<_>>().join("; ");
+            Assignment {
+                destination: destination.clone(),
+                urgency,
+                hold: (!hold.is_empty()).then_some(hold),
+            }
+        };
+        self.0.into_iter().map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! What a new configuration changes in a running node, and what has to wait for a restart. Pure.
+
+use std::collections::BTreeSet;
+
+use super::Config;
+
+/// One setting that differs between two configurations.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum Change {
+    /// It counts from now on, for new associations, connections and cargo.
+    Applied {
+        /// The key, such as `dicom.allow` or `destination.reading-pacs.address`.
+        key: String,
+    },
+    /// It counts from the next start on; until then the old setting stays.
+    NeedsRestart {
+        /// The key.
+        key: String,
+        /// Why it cannot change while the node runs.
+        reason: &'static str,
+    },
+}
+
+/// Keys that a running node takes over, by prefix; `*` stands for a name.
+const APPLIED: [&str; 13] = [
+    "route",
+    "dicom.ae_titles",
+    "dicom.allow",
+    "dicom.limits",
+    "dicom.refuse_sop_classes",
+    "dicom.tls",
+    "spool.capacity",
+    "spool.high_watermark",
+    "spool.stat_watermark",
+    "spool.reserve",
+    "spool.quota_per_origin",
+    "destination.*.quota",
+    "tunnel.peers.*.quota",
+];
+
+/// Why another key has to wait, by prefix.
+const REASONS: [(&str, &str); 9] = [
+    ("node.name", "all cargo in custody carries the name as its origin"),
+    ("node.data", "spool and ledger are open there"),
+    ("dicom.listen", "the listener is open"),
+    ("dicom.tls_listen", "the listener is open"),
+    ("ops.listen", "the listener is open"),
+    ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
+    ("tunnel.limits", "both sides agree on them when a connection begins"),
+    ("tunnel.peers", "its connection is being dialled or awaited"),
+    ("destination", "its senders are running"),
+];
+
+/// Whole sections that cannot come or go while the node runs.
+const SECTIONS: [&str; 2] = ["dicom", "tunnel"];
+
+/// Whether `key` is `prefix`, or stands below it. Names may have dots, so `*` takes all it can.
+fn has_prefix(key: &str, prefix: &str) -> bool {
+    if let Some((before, after)) = prefix.split_once('*') {
+        return key.starts_with(before) && key.ends_with(after);
+    }
+    key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Why `key` needs a restart; `None` when it does not.
+fn restart_reason(key: &str) -> Option<&'static str> {
+    if APPLIED.iter().any(|prefix| has_prefix(key, prefix)) {
+        return None;
+    }
+    let reason = REASONS.iter().find(|(prefix, _)| has_prefix(key, prefix));
+    Some(reason.map_or("it is read when the node starts", |(_, reason)| reason))
+}
+
+/// Every setting that differs, in the order of the keys.
+pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+    let has = |config: &Config, section: &str| match section {
+        "dicom" => config.dicom.is_some(),
+        _ => config.tunnel.is_some(),
+    };
+    let mut all = Vec::new();
+    for section in SECTIONS {
+        if has(old, section) != has(new, section) {
+            let reason = "the section decides which parts of the node are started";
+            all.push(Change::NeedsRestart { key: section.into(), reason });
+        }
+    }
+    let appeared =
+        |key: &str| SECTIONS.iter().any(|s| has(old, s) != has(new, s) && has_prefix(key, s));
+    let keys: BTreeSet<_> = old.settings.keys().chain(new.settings.keys()).collect();
+    for key in keys {
+        if old.settings.get(key) == new.settings.get(key) || appeared(key) {
+            continue;
+        }
+        all.push(match restart_reason(key) {
+            Some(reason) => Change::NeedsRestart { key: key.clone(), reason },
+            None => Change::Applied { key: key.clone() },
+        });
+    }
+    let order = |config: &Config| -> Vec<String> {
+        config.routes.rules().iter().map(|rule| rule.name.clone()).collect()
+    };
+    let (before, after) = (order(old), order(new));
+    let same_rules = before.iter().collect::<BTreeSet<_>>() == after.iter().collect();
+    if same_rules && before != after {
+        all.push(Change::Applied { key: "route".into() });
+    }
+    all
+}

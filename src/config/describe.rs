@@ -1,0 +1,171 @@
+//! What a node with this configuration would do, in plain words. Pure.
+
+use std::fmt::{self, Display, Write};
+
+use crate::delivery::Reencode;
+use crate::routing::{Condition, Rule};
+
+use super::value::{show_duration as time, show_size as size};
+use super::*;
+
+/// A description for `check-config`: who listens where and for whom, what goes where, and the
+/// limits. Lines of text, each section with a heading.
+pub fn describe(config: &Config) -> String {
+    let mut out = String::new();
+    write(&mut out, config).expect("a String takes all text");
+    out
+}
+
+fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn write(out: &mut String, config: &Config) -> fmt::Result {
+    let node = &config.node;
+    writeln!(out, "node {}", node.name)?;
+    writeln!(out, "  keeps everything under {}", node.data.display())?;
+    match &config.dicom {
+        Some(dicom) => write_dicom(out, dicom)?,
+        None => writeln!(out, "  takes no images over DICOM (no [dicom] section)")?,
+    }
+    match &config.tunnel {
+        Some(tunnel) => write_tunnel(out, config, tunnel)?,
+        None => writeln!(out, "  speaks to no other node (no [tunnel] section)")?,
+    }
+    writeln!(out, "destinations")?;
+    for destination in &config.destinations {
+        write_destination(out, destination)?;
+    }
+    writeln!(out, "routes (all that match apply)")?;
+    for rule in config.routes.rules() {
+        write_rule(out, rule)?;
+    }
+    writeln!(out, "  what no route matches is kept and shown as unrouted")?;
+    write_spool(out, &config.spool)?;
+    writeln!(out, "running")?;
+    writeln!(out, "  metrics and health: http://{}/metrics and /health", config.ops.listen)?;
+    writeln!(out, "  stops within {} of SIGTERM", time(config.drain.timeout))
+}
+
+fn write_dicom(out: &mut String, dicom: &DicomSection) -> fmt::Result {
+    writeln!(out, "DICOM")?;
+    if let Some(address) = dicom.listen {
+        writeln!(out, "  listens on {address} (not encrypted)")?;
+    }
+    if let Some(address) = dicom.tls_listen {
+        let asks = dicom.tls.as_ref().is_some_and(|tls| tls.trust.is_some());
+        let asks = if asks { "senders need a certificate" } else { "senders need none" };
+        writeln!(out, "  listens on {address} with TLS; {asks}")?;
+    }
+    writeln!(out, "  answers to {}", list(&dicom.ae_titles))?;
+    for Allow { ae_title, address } in &dicom.allow {
+        let title = ae_title.as_ref().map_or("any AE title", |title| title.as_str());
+        match address {
+            Some(network) => writeln!(out, "  lets {title} from {network} send")?,
+            None => writeln!(out, "  lets {title} from any address send")?,
+        }
+    }
+    if !dicom.refuse_sop_classes.is_empty() {
+        writeln!(out, "  refuses SOP classes {}", list(&dicom.refuse_sop_classes))?;
+    }
+    let limits = &dicom.limits;
+    writeln!(
+        out,
+        "  at most {} associations, {} from one address",
+        limits.associations, limits.associations_per_address
+    )
+}
+
+fn write_tunnel(out: &mut String, config: &Config, tunnel: &TunnelSection) -> fmt::Result {
+    writeln!(out, "tunnel (QUIC, TLS 1.3, both sides by certificate)")?;
+    writeln!(out, "  is {} by {}", config.node.name, tunnel.certificate.display())?;
+    writeln!(out, "  believes the authorities in {}", tunnel.trust.display())?;
+    match tunnel.crl.as_slice() {
+        [] => writeln!(out, "  checks no revocation list")?,
+        lists => {
+            writeln!(out, "  refuses what {} revokes", list(lists.iter().map(|l| l.display())))?
+        }
+    }
+    match tunnel.listen {
+        Some(address) => writeln!(out, "  listens on UDP {address}")?,
+        None => writeln!(out, "  dials out only; needs no inbound port")?,
+    }
+    for (name, relay) in config.peers() {
+        match relay {
+            [] => writeln!(out, "  {name} may connect and bring its own cargo")?,
+            _ => writeln!(
+                out,
+                "  {name} may connect and bring its own cargo and that of {}",
+                list(relay)
+            )?,
+        }
+    }
+    Ok(())
+}
+
+fn write_destination(out: &mut String, destination: &Destination) -> fmt::Result {
+    write!(out, "  {}: ", destination.name)?;
+    match &destination.kind {
+        DestinationKind::Node { address: Some(address) } => write!(out, "the node at {address}")?,
+        DestinationKind::Node { address: None } => write!(out, "the node, when it dials us")?,
+        DestinationKind::Folder { path, .. } => write!(out, "Part 10 files in {}", path.display())?,
+        DestinationKind::Dicom(dicom) => {
+            let tls = if dicom.tls.is_some() { " with TLS" } else { "" };
+            write!(
+                out,
+                "C-STORE to {} at {}{tls}, calling as {}, {} at a time",
+                dicom.ae_title, dicom.address, dicom.calling_ae, dicom.associations
+            )?;
+            if dicom.reencode == Reencode::Native {
+                write!(out, ", native syntaxes re-encoded if need be")?;
+            }
+        }
+    }
+    match destination.quota {
+        Some(quota) => writeln!(out, "; at most {quota} of the spool"),
+        None => writeln!(out),
+    }
+}
+
+fn condition(condition: &Condition) -> String {
+    let patterns: Vec<_> =
+        condition.patterns.iter().map(|pattern| format!("\"{}\"", pattern.as_str())).collect();
+    format!("{} is {}", condition.field.name(), patterns.join(" or "))
+}
+
+fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
+    let when = match rule.when.as_slice() {
+        [] => "everything".to_owned(),
+        all => format!("when {}", all.iter().map(condition).collect::<Vec<_>>().join(" and ")),
+    };
+    write!(out, "  {}: {when} -> {}", rule.name, list(&rule.to))?;
+    if let Some(urgency) = rule.urgency {
+        write!(out, ", as {urgency}")?;
+    }
+    if let Some(reason) = &rule.hold {
+        write!(out, ", held for a person: {reason}")?;
+    }
+    writeln!(out, "{}", if rule.last { ", and no later route" } else { "" })
+}
+
+fn write_spool(out: &mut String, spool: &SpoolSection) -> fmt::Result {
+    writeln!(out, "spool")?;
+    let capacity = spool.capacity.map_or("its file system".to_owned(), size);
+    writeln!(
+        out,
+        "  refuses routine cargo above {} % of {capacity}, STAT above {} %; {} stay free",
+        spool.high_watermark,
+        spool.stat_watermark,
+        size(spool.reserve)
+    )?;
+    writeln!(out, "  takes objects up to {}", size(spool.object))?;
+    if let Some(quota) = spool.quota_per_origin {
+        writeln!(out, "  each origin may use {quota}")?;
+    }
+    writeln!(
+        out,
+        "  frees bytes {} after the last receipt, forgets that they were here {} later",
+        time(spool.retention),
+        time(spool.tombstones)
+    )
+}

@@ -1,0 +1,374 @@
+//! Drives a [`Requestor`] over TCP or TLS: connects, associates, stores, releases.
+//!
+//! Every wait has a limit ([`Timeouts`]). Memory per association is bounded whatever the object's
+//! size: one chunk of about 256 KiB in hand, one framed. A body that turns out damaged aborts the
+//! association before its last fragment, so that a damaged object is never delivered whole.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dicom_ul::pdu::{AbortRQSource, Pdu};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::contexts::{Proposal, Terms};
+use super::requestor::{Answer, Ending, Framer, Meaning, Requestor};
+use super::{DicomTarget, Timeouts};
+use crate::custody::{Body, BodyError, BodyReader};
+use crate::dicom::pdata::{self, Decoder};
+
+/// How many bytes of a body are framed and written at a time, about.
+const CHUNK_LENGTH: usize = 256 * 1024;
+
+/// Room for one read from the peer; only responses come.
+const READ_LENGTH: usize = 16 * 1024;
+
+/// How long the words of a peer that breaks off are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Why there is no association. All of these are the destination's failure, never an object's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// No TCP connection, or it broke.
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    /// No TLS: certificate, version, or no TLS there at all.
+    #[error("TLS handshake failed: {0}")]
+    Tls(std::io::Error),
+    /// A limit passed.
+    #[error("no {what} within {} s", .limit.as_secs())]
+    Timeout {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        limit: Duration,
+    },
+    /// Rejected, aborted, or not DICOM.
+    #[error(transparent)]
+    Ended(#[from] Ending),
+    /// The peer hung up.
+    #[error("the destination closed the connection instead of answering")]
+    Closed,
+}
+
+/// Why a C-STORE has no answer. The association is gone in every case.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// Our own bytes: damaged, or not readable. The peer has not got the whole object.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The association broke; whether the peer has kept the object is unknown.
+    #[error("{0}")]
+    Broke(String),
+}
+
+/// The bytes to send.
+#[derive(Debug)]
+pub(super) enum DataSet {
+    /// As custody keeps them.
+    Kept(Body),
+    /// Re-encoded.
+    Changed(Bytes),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// An association that stands.
+pub(super) struct Association {
+    stream: Box<dyn Stream>,
+    decoder: Decoder,
+    buffer: BytesMut,
+    requestor: Requestor,
+    timeouts: Timeouts,
+    out: Vec<u8>,
+}
+
+impl std::fmt::Debug for Association {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Association").field("requestor", &self.requestor).finish_non_exhaustive()
+    }
+}
+
+impl Association {
+    /// Connects and associates.
+    pub(super) async fn open(target: &DicomTarget, proposal: Proposal) -> Result<Self, OpenError> {
+        let stream = connect(target).await?;
+        let (requestor, request) = Requestor::new(&target.calling, &target.called, proposal);
+        let mut this = Self {
+            stream,
+            decoder: Decoder::new(),
+            buffer: BytesMut::new(),
+            requestor,
+            timeouts: target.timeouts,
+            out: vec![],
+        };
+        let limit = target.timeouts.associate;
+        match timeout(limit, this.associate(&request)).await {
+            Ok(Ok(())) => Ok(this),
+            Ok(Err(e)) => {
+                this.abort().await;
+                Err(e)
+            }
+            Err(_) => {
+                this.abort().await;
+                Err(OpenError::Timeout { what: "answer to the association request", limit })
+            }
+        }
+    }
+
+    async fn associate(&mut self, request: &Pdu) -> Result<(), OpenError> {
+        pdata::put_pdu(&mut self.out, request);
+        self.stream.write_all(&self.out).await.map_err(OpenError::Connect)?;
+        self.out.clear();
+        loop {
+            match self.next().await {
+                Ok(Meaning::Accepted) => return Ok(()),
+                Ok(_) => {}
+                Err(Trouble::Ended(e)) => return Err(e.into()),
+                Err(Trouble::Closed) => return Err(OpenError::Closed),
+                Err(Trouble::Io(e)) => return Err(OpenError::Connect(e)),
+            }
+        }
+    }
+
+    /// What was negotiated.
+    pub(super) fn terms(&self) -> &Terms {
+        self.requestor.terms()
+    }
+
+    /// Sends one object and waits for its answer. After an error the association is gone.
+    pub(super) async fn store(
+        &mut self,
+        context: u8,
+        sop_class: &str,
+        sop_instance: &str,
+        data: DataSet,
+    ) -> Result<Answer, StoreError> {
+        let result = self.store_or_break(context, sop_class, sop_instance, data).await;
+        if result.is_err() {
+            self.abort().await;
+        }
+        result
+    }
+
+    async fn store_or_break(
+        &mut self,
+        context: u8,
+        sop_class: &str,
+        sop_instance: &str,
+        data: DataSet,
+    ) -> Result<Answer, StoreError> {
+        let command = self.requestor.begin_store(sop_class, sop_instance);
+        let write_length = self.requestor.write_length();
+        self.out.clear();
+        pdata::put_command(&mut self.out, context, &command, write_length);
+        let mut framer = Framer::new(context, write_length);
+        match data {
+            DataSet::Changed(bytes) => self.send_bytes(&mut framer, &bytes).await?,
+            DataSet::Kept(body) => {
+                let length = body.len();
+                self.send_body(&mut framer, body.reader(0), length).await?;
+            }
+        }
+        if let Some(answer) = self.requestor.data_sent().map_err(broke)? {
+            return Ok(answer);
+        }
+        let limit = self.timeouts.response;
+        match timeout(limit, self.answer()).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(trouble)) => Err(StoreError::Broke(trouble.words())),
+            Err(_) => Err(StoreError::Broke(format!("no answer within {} s", limit.as_secs()))),
+        }
+    }
+
+    async fn send_bytes(&mut self, framer: &mut Framer, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut pieces = bytes.chunks(framer.chunk_length(CHUNK_LENGTH)).peekable();
+        if bytes.is_empty() {
+            framer.put(&mut self.out, &[], true);
+        }
+        while let Some(piece) = pieces.next() {
+            framer.put(&mut self.out, piece, pieces.peek().is_none());
+            self.write_out().await?;
+        }
+        self.write_out().await
+    }
+
+    async fn send_body(
+        &mut self,
+        framer: &mut Framer,
+        mut reader: BodyReader,
+        length: u64,
+    ) -> Result<(), StoreError> {
+        let chunk_length = framer.chunk_length(CHUNK_LENGTH);
+        let mut left = length;
+        while left > 0 {
+            let Some(chunk) = reader.next(chunk_length).await? else {
+                return Err(short(left));
+            };
+            left = left.checked_sub(chunk.len() as u64).ok_or_else(|| long(length))?;
+            framer.put(&mut self.out, &chunk, left == 0);
+            self.write_out().await?;
+        }
+        if length == 0 {
+            framer.put(&mut self.out, &[], true);
+        }
+        self.write_out().await
+    }
+
+    async fn write_out(&mut self) -> Result<(), StoreError> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let limit = self.timeouts.write;
+        let written = timeout(limit, self.stream.write_all(&self.out)).await;
+        self.out.clear();
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(StoreError::Broke(self.last_words(e).await)),
+            Err(_) => Err(StoreError::Broke(format!(
+                "the destination took no bytes for {} s",
+                limit.as_secs()
+            ))),
+        }
+    }
+
+    /// Why the peer broke off, in its own words if it left any, else ours.
+    async fn last_words(&mut self, e: std::io::Error) -> String {
+        match timeout(LAST_WORDS, self.answer()).await {
+            Ok(Err(Trouble::Ended(ending))) => ending.to_string(),
+            _ => format!("the connection broke: {e}"),
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Answer, Trouble> {
+        loop {
+            if let Meaning::Answer(answer) = self.next().await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// What the peer says next. Cancel-safe.
+    async fn next(&mut self) -> Result<Meaning, Trouble> {
+        loop {
+            let event = self
+                .decoder
+                .poll(&mut self.buffer)
+                .map_err(|e| Trouble::Ended(Ending::Broken(e.to_string())))?;
+            if let Some(event) = event {
+                return self.requestor.on_event(event).map_err(Trouble::Ended);
+            }
+            self.buffer.reserve(READ_LENGTH);
+            if self.stream.read_buf(&mut self.buffer).await.map_err(Trouble::Io)? == 0 {
+                return Err(Trouble::Closed);
+            }
+        }
+    }
+
+    /// Waits, with nothing under way, until the peer ends the association. Cancel-safe until it
+    /// does.
+    pub(super) async fn until_ended(&mut self) {
+        loop {
+            match self.next().await {
+                Ok(Meaning::PeerReleases) => {
+                    pdata::put_pdu(&mut self.out, &Pdu::ReleaseRP);
+                    let _ = self.write_out().await;
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Ends the association in order, within the time of an association request.
+    pub(super) async fn release(mut self) {
+        let limit = self.timeouts.associate;
+        let request = self.requestor.release();
+        self.out.clear();
+        pdata::put_pdu(&mut self.out, &request);
+        if self.write_out().await.is_ok() {
+            let ended = async {
+                while let Ok(meaning) = self.next().await {
+                    match meaning {
+                        Meaning::Released => break,
+                        // Release collision: as the requestor we answer first (PS3.8 AR-9).
+                        Meaning::PeerReleases => {
+                            pdata::put_pdu(&mut self.out, &Pdu::ReleaseRP);
+                            let _ = self.write_out().await;
+                            break;
+                        }
+                        _ => {}
+                    }
+                }
+            };
+            let _ = timeout(limit, ended).await;
+        }
+        let _ = timeout(LAST_WORDS, self.stream.shutdown()).await;
+    }
+
+    /// Breaks off (A-ABORT, source service-user). Nothing that was framed and not written goes
+    /// out any more.
+    async fn abort(&mut self) {
+        self.out.clear();
+        pdata::put_pdu(&mut self.out, &Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
+        let goodbye = async {
+            self.stream.write_all(&self.out).await?;
+            self.stream.shutdown().await
+        };
+        let _ = timeout(LAST_WORDS, goodbye).await;
+        self.out.clear();
+    }
+}
+
+/// Why nothing more comes from the peer.
+enum Trouble {
+    Ended(Ending),
+    Closed,
+    Io(std::io::Error),
+}
+
+impl Trouble {
+    fn words(&self) -> String {
+        match self {
+            Self::Ended(e) => e.to_string(),
+            Self::Closed => "the destination closed the connection instead of answering".into(),
+            Self::Io(e) => format!("the connection broke: {e}"),
+        }
+    }
+}
+
+fn broke(e: Ending) -> StoreError {
+    StoreError::Broke(e.to_string())
+}
+
+fn short(left: u64) -> StoreError {
+    BodyError::Damaged(format!("{left} bytes are missing at its end")).into()
+}
+
+fn long(length: u64) -> StoreError {
+    BodyError::Damaged(format!("it goes on after its {length} bytes")).into()
+}
+
+async fn connect(target: &DicomTarget) -> Result<Box<dyn Stream>, OpenError> {
+    let limit = target.timeouts.connect;
+    let tcp = timeout(limit, TcpStream::connect((&*target.host, target.port)))
+        .await
+        .map_err(|_| OpenError::Timeout { what: "TCP connection", limit })?
+        .map_err(OpenError::Connect)?;
+    // Command and data leave as one or several segments; none of them must wait for an
+    // acknowledgement that the peer delays.
+    tcp.set_nodelay(true).map_err(OpenError::Connect)?;
+    let Some(tls) = &target.tls else { return Ok(Box::new(tcp)) };
+    let name: ServerName<'static> = tls.server_name.clone();
+    let handshake = TlsConnector::from(tls.config.clone()).connect(name, tcp);
+    let stream = timeout(limit, handshake)
+        .await
+        .map_err(|_| OpenError::Timeout { what: "TLS handshake", limit })?
+        .map_err(OpenError::Tls)?;
+    Ok(Box::new(stream))
+}
