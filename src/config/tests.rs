@@ -333,6 +333,7 @@ fn site(days: i64) -> tempfile::TempDir {
     write("node.key", key.serialize_pem());
     write("other.key", KeyPair::generate().unwrap().serialize_pem());
     write("ca.crt", ca.pem());
+    write("bad.crl", "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n".into());
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();
     let node = format!("name = \"st-elsewhere\"\ndata = \"{}\"", data.display());
@@ -367,6 +368,7 @@ fn certificates_and_keys_that_do_not_fit_are_problems() {
         ("\"ca.crt\"", "\"none.crt\"", "cannot be read"),
         ("/data\"", "/h.toml\"", "is no folder"),
         ("trust =", "crl = \"ca.crt\"\ntrust =", "holds no revocation list"),
+        ("trust =", "crl = [\"bad.crl\"]\ntrust =", "bad.crl cannot be used"),
     ] {
         let said = words(&load_after(&folder, from, to).unwrap_err());
         assert!(said.contains(expected), "{to}: {said}");
