@@ -1,1 +1,162 @@
-//! To come.
+//! Commands and exit codes.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed |
+//! | 2 | wrong usage or configuration |
+//! | 3 | the daemon cannot be reached |
+//! | 4 | found what it warns about (`check-config`, `spool verify`) |
+//!
+//! A running daemon is asked over its control socket; nothing here opens its ledger. Listings
+//! print a table for people and, with `--json`, one JSON document.
+
+mod ask;
+mod demo;
+mod explain;
+mod offline;
+mod pki;
+mod queue;
+mod run;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cargo::NodeName;
+
+/// Where the configuration is looked for when `--config` is not given.
+const CONFIG_FILE: &str = "/etc/hikyaku/hikyaku.toml";
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit code 3.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Exit code 4.
+    #[error("{0}")]
+    Found(String),
+}
+
+impl Failure {
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+            Self::Found(_) => 4,
+        }
+    }
+}
+
+/// What a command comes to.
+type Outcome = Result<(), Failure>;
+
+/// hikyaku carries medical images from scanners to the reading centre: it answers yes only once an
+/// image would survive a power cut, and that yes means it will arrive.
+#[derive(Debug, Parser)]
+#[command(name = "hikyaku", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
+    3 the daemon cannot be reached, 4 found what it warns about.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    ///
+    /// Runs in the foreground until SIGTERM, then drains within `[drain] timeout`. SIGHUP reads
+    /// certificates and configuration again. Tells systemd when it is ready and feeds its
+    /// watchdog.
+    Run(run::Run),
+    /// Say everything that is wrong with a configuration, and what it would do
+    ///
+    /// Exit code 0: good; 4: good, but with warnings; 2: not usable.
+    CheckConfig(run::CheckConfig),
+    /// Show the whole way of an image on this machine
+    ///
+    /// Makes keys, starts a hospital node and a reading node in a temporary folder, sends a real
+    /// study by C-STORE, delivers it to a folder and shows the receipts.
+    Demo(demo::Demo),
+    /// Make a private certificate authority and node certificates
+    #[command(subcommand)]
+    Pki(pki::Pki),
+    /// Show how a running node stands
+    Status(ask::Status),
+    /// List the studies in custody, the most recent first
+    Studies(ask::Studies),
+    /// Show every piece of one study: its duties, receipts, and what became of it beyond
+    Study(ask::Study),
+    /// List duties and decide about them
+    #[command(subcommand)]
+    Queue(queue::Queue),
+    /// Say which rules apply to a study, or to a file not yet sent, and why the others do not
+    Explain(explain::Explain),
+    /// Have a running node read its certificates and configuration again
+    Reload(ask::Reload),
+    /// Look after the spool
+    #[command(subcommand)]
+    Spool(offline::Spool),
+}
+
+/// Which node is asked.
+#[derive(Debug, Clone, Args)]
+struct Target {
+    /// Configuration file of the node
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    config: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command line and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(c) => c.run(),
+        Command::CheckConfig(c) => c.run(),
+        Command::Demo(c) => c.run(),
+        Command::Pki(c) => c.run(),
+        Command::Status(c) => c.run(),
+        Command::Studies(c) => c.run(),
+        Command::Study(c) => c.run(),
+        Command::Queue(c) => c.run(),
+        Command::Explain(c) => c.run(),
+        Command::Reload(c) => c.run(),
+        Command::Spool(c) => c.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("hikyaku: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn node_name(s: &str) -> Result<NodeName, String> {
+    s.parse().map_err(|e: crate::cargo::NameError| e.to_string())
+}
+
+fn print_json<T: serde::Serialize>(value: &T) -> Outcome {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::Failed(e.to_string()))?;
+    table::say(&text)
+}

@@ -59,11 +59,11 @@ pub use log::OpenError as LogOpenError;
 pub use query::{
     Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
 };
-pub use recovery::OpenError;
+pub use recovery::{OpenError, try_lock};
 pub use room::{Limits as RoomLimits, Usage};
 pub use rows::{CargoId, LARGE_BYTES};
 pub use stop::StopSwitch;
-pub use verify::{Verdict, export, verify};
+pub use verify::{CargoEntry, Verdict, export, verify};
 
 use crate::cargo::{Assignment, DestinationName, Envelope, Identity, NodeName, Urgency};
 use crate::clock::Timestamp;

@@ -64,6 +64,13 @@ pub struct DestinationStatus {
 }
 
 impl DestinationStatus {
+    /// True when duties are owed, held or quarantined.
+    pub fn has_open(&self) -> bool {
+        [StateName::Owed, StateName::Held, StateName::Quarantined]
+            .iter()
+            .any(|s| self.in_state(*s) > 0)
+    }
+
     /// Duties in `state`.
     pub fn in_state(&self, state: StateName) -> u64 {
         self.duties.iter().map(|by_state| by_state[state as usize]).sum()
@@ -624,6 +631,32 @@ impl Custody {
             Ok(ids.into_iter().filter_map(|id| c.read_for_routing(id)).collect())
         })
         .await
+    }
+
+    /// Cargo whose bytes are here, after number `after`, at most `max`.
+    pub async fn present(&self, after: CargoId, max: usize) -> Option<Vec<(CargoId, Body)>> {
+        self.look(move |c| {
+            let from = super::rows::cargo_key(CargoId(after.0.saturating_add(1)));
+            let LedgerState::Ready(view) = &c.ledger else { return Ok(Vec::new()) };
+            let rows = view.ledger.rows::<CargoRow>(b"c", from);
+            let rows = rows.filter(|row| row.as_ref().map_or(true, |(_, row)| row.present));
+            let rows = rows.take(max.min(LIST_MAX));
+            let ids: Result<Vec<_>, LedgerError> =
+                rows.map(|row| row.map(|(key, _)| CargoId(tail_u64(&key)))).collect();
+            let read = ids?.into_iter().filter_map(|id| c.read_for_routing(id));
+            Ok(read.map(|(id, _, body)| (id, body)).collect())
+        })
+        .await
+    }
+
+    /// The state of custody as of now, not of the last second.
+    pub async fn summary_now(&self) -> Option<Summary> {
+        self.look(|c| c.summarise(clock::wall())).await
+    }
+
+    /// Waits for one turn of the custodian. False when custody has stopped.
+    pub async fn turn(&self) -> bool {
+        self.look(|_| Ok(())).await.is_some()
     }
 
     /// The envelope and body of one piece of cargo; `None` when its bytes are not here.

@@ -96,6 +96,15 @@ pub(super) fn lock(data: &Path) -> Result<Flock<File>, OpenError> {
         .map_err(|_| OpenError::InUse { path: path.clone() })
 }
 
+/// Whether the folder is free: takes the lock and gives it back.
+///
+/// # Errors
+///
+/// [`OpenError::InUse`], or the folder cannot be used.
+pub fn try_lock(data: &Path) -> Result<(), OpenError> {
+    lock(data).map(drop)
+}
+
 impl Custodian {
     pub(super) fn open(
         config: Config,

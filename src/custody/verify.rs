@@ -1,7 +1,7 @@
 //! Reading a spool without its node: `hikyaku spool verify` and `hikyaku spool export`. Needs no
 //! ledger and changes nothing; takes the lock, so that no node writes meanwhile.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 

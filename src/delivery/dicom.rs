@@ -18,7 +18,7 @@ use super::requestor::Answer;
 use super::sender::Sender;
 use super::status::{self, Decision, Experience, Try, Verdict};
 use super::{DicomTarget, Reencode, unfit};
-use crate::custody::{BodyError, Leased, Outcome, Receipt};
+use crate::custody::{Leased, Outcome, Receipt};
 
 /// Objects in one lease: a STAT object waits for at most so many others per association.
 const BATCH_ITEMS_MAX: usize = 16;
@@ -175,11 +175,7 @@ impl Scu {
             Way::Reencoded(context, syntax) => {
                 match changed(&leased, &syntax, self.target.reencode_length_max).await {
                     Ok(data) => (context, data),
-                    Err(Unchanged::Unreadable(cause)) => {
-                        self.sender.try_later(leased, cause).await;
-                        return Tried::Settled;
-                    }
-                    Err(Unchanged::ForGood(reason)) => {
+                    Err(reason) => {
                         self.sender.settle(leased, Outcome::Quarantine { reason }).await;
                         return Tried::Settled;
                     }
@@ -211,20 +207,22 @@ impl Scu {
     }
 
     async fn answered(&mut self, leased: Leased, answer: Answer) {
-        let Answer { status, comment } = answer;
+        let Answer { status, offending, comment } = answer;
         let verdict = status::verdict(status);
         if verdict != Verdict::Success {
             debug!(
                 destination = %self.sender.destination,
                 cargo = leased.cargo.0,
                 status = format!("{status:04X}"),
+                comment,
                 "C-STORE answered"
             );
         }
         self.sender.answered();
         let mut words = format!("C-STORE status {status:04X}: {}", status::words(status));
-        if !comment.is_empty() {
-            words = format!("{words}; the destination says: {comment}");
+        // Tags and no comment: that may quote a patient.
+        for (group, element) in offending {
+            words = format!("{words} ({group:04X},{element:04X})");
         }
         self.judge(leased, Try::Answered(status), words).await;
     }
@@ -233,11 +231,10 @@ impl Scu {
     async fn broke(&mut self, leased: Leased, e: StoreError) -> Tried {
         self.association = None;
         match e {
-            StoreError::Body(BodyError::Damaged(what)) => {
-                let reason = format!("the stored bytes are damaged: {what}");
+            StoreError::Body(e) => {
+                let reason = e.to_string();
                 self.sender.settle(leased, Outcome::Quarantine { reason }).await;
             }
-            StoreError::Body(e) => self.sender.try_later(leased, e.to_string()).await,
             StoreError::Broke(_) if self.rested => return Tried::Again(Box::new(leased)),
             StoreError::Broke(why) => {
                 self.judge(leased, Try::Broke, why.clone()).await;
@@ -287,36 +284,23 @@ fn down(e: &OpenError) -> String {
     }
 }
 
-/// Why an object was not re-encoded.
-enum Unchanged {
-    /// Its bytes could not be read now.
-    Unreadable(String),
-    /// It never can be.
-    ForGood(String),
-}
-
-/// The data set of `leased` in `syntax`.
-async fn changed(leased: &Leased, syntax: &str, length_max: u64) -> Result<DataSet, Unchanged> {
+/// The data set of `leased` in `syntax`, or why it never can be had.
+async fn changed(leased: &Leased, syntax: &str, length_max: u64) -> Result<DataSet, String> {
     let length = leased.body.len();
     if length > length_max {
-        return Err(Unchanged::ForGood(format!(
+        return Err(format!(
             "the destination wants another transfer syntax, and {length} bytes are more than the \
              {length_max} that are re-encoded"
-        )));
+        ));
     }
-    let bytes = leased.body.read().await.map_err(|e| match e {
-        BodyError::Damaged(what) => {
-            Unchanged::ForGood(format!("the stored bytes are damaged: {what}"))
-        }
-        e => Unchanged::Unreadable(e.to_string()),
-    })?;
+    let bytes = leased.body.read().await.map_err(|e| e.to_string())?;
     let (from, to) = (leased.envelope.transfer_syntax.clone(), syntax.to_owned());
     let work = tokio::task::spawn_blocking(move || reencode(&bytes, &from, &to));
     match work.await {
         Ok(Ok(bytes)) => Ok(DataSet::Changed(bytes.into())),
-        Ok(Err(e)) => Err(Unchanged::ForGood(format!(
+        Ok(Err(e)) => Err(format!(
             "the destination takes only transfer syntax {syntax}, and re-encoding failed: {e}"
-        ))),
-        Err(_) => Err(Unchanged::ForGood("re-encoding ended abnormally".into())),
+        )),
+        Err(_) => Err("re-encoding ended abnormally".into()),
     }
 }

@@ -11,15 +11,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dicom_object::meta::FileMetaTableBuilder;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
 use super::sender::Sender;
-use super::unfit;
+use super::{part10, unfit};
 use crate::cargo::Envelope;
 use crate::custody::{BodyError, Leased, Outcome, Receipt};
-use crate::dicom::{IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME};
 
 /// Where files grow. On the same file system as the folder, so that a rename is atomic.
 const PARTIAL: &str = ".partial";
@@ -97,11 +95,10 @@ async fn deliver(sender: &Sender, root: &Path, batch: Vec<Leased>) -> Result<(),
         }
         match write(root, &leased, &mut changed).await {
             Ok(name) => written.push((leased, name)),
-            Err(WriteError::Body(BodyError::Damaged(what))) => {
-                let reason = format!("the stored bytes are damaged: {what}");
+            Err(WriteError::Body(e)) => {
+                let reason = e.to_string();
                 sender.settle(leased, Outcome::Quarantine { reason }).await;
             }
-            Err(WriteError::Body(e)) => sender.try_later(leased, e.to_string()).await,
             Err(e) => {
                 failure = Some(e);
                 break;
@@ -152,7 +149,7 @@ async fn make(directory: &Path) -> io::Result<bool> {
 
 async fn write_partial(path: &Path, leased: &Leased) -> Result<(), WriteError> {
     let mut file = File::create(path).await?;
-    file.write_all(&head(&leased.envelope)).await?;
+    file.write_all(&part10::front(&leased.envelope)).await?;
     let mut reader = leased.body.reader(0);
     let mut length = 0;
     while let Some(chunk) = reader.next(CHUNK_LENGTH).await? {
@@ -174,22 +171,6 @@ fn names(envelope: &Envelope) -> (String, String) {
     (format!("{:016x}", envelope.study_key().0), format!("{}.dcm", &digest[..32]))
 }
 
-/// Preamble, magic and file meta group (PS3.10 7.1).
-fn head(envelope: &Envelope) -> Vec<u8> {
-    let mut out = vec![0; 128];
-    out.extend_from_slice(b"DICM");
-    let meta = FileMetaTableBuilder::new()
-        .media_storage_sop_class_uid(&envelope.sop_class)
-        .media_storage_sop_instance_uid(&envelope.identity.key)
-        .transfer_syntax(&envelope.transfer_syntax)
-        .implementation_class_uid(IMPLEMENTATION_CLASS_UID)
-        .implementation_version_name(IMPLEMENTATION_VERSION_NAME)
-        .build()
-        .expect("all that a file meta group needs is given");
-    meta.write(&mut out).expect("writing to memory does not fail");
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use dicom_object::OpenFileOptions;
@@ -197,6 +178,7 @@ mod tests {
     use super::*;
     use crate::cargo::{CargoKind, Identity, Sha256, Urgency};
     use crate::clock::Timestamp;
+    use crate::dicom::IMPLEMENTATION_CLASS_UID;
 
     fn envelope(key: &str, sop_class: &str) -> Envelope {
         Envelope {
@@ -232,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_head_is_a_file_meta_group_that_others_can_read() {
-        let mut file = head(&envelope("1.2.3", "1.2.840.10008.5.1.4.1.1.4"));
+        let mut file = part10::front(&envelope("1.2.3", "1.2.840.10008.5.1.4.1.1.4"));
         file.extend_from_slice(b"\x08\0\x18\0UI\x06\x001.2.3\0");
         let object = OpenFileOptions::new().from_reader(&file[..]).unwrap();
         let meta = object.meta();

@@ -21,9 +21,10 @@ pub mod contexts;
 mod dicom;
 /// A folder as a destination.
 mod folder;
+/// The requestor's side of an association; pure.
+pub mod part10;
 /// From one native transfer syntax to another; pure.
 pub mod reencode;
-/// The requestor's side of an association; pure.
 pub mod requestor;
 /// What all senders do.
 mod sender;

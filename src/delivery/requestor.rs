@@ -28,6 +28,9 @@ use crate::dicom::{
 /// Longest P-DATA-TF that we ask for, in bytes: only responses come.
 const ANNOUNCED_LENGTH: u32 = 16 * 1024;
 
+/// Most offending elements that are told of.
+pub const OFFENDING_MAX: usize = 8;
+
 /// What an event means.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -48,6 +51,8 @@ pub enum Meaning {
 pub struct Answer {
     /// Status (0000,0900).
     pub status: u16,
+    /// Offending Element (0000,0901), at most [`OFFENDING_MAX`] tags.
+    pub offending: Vec<(u16, u16)>,
     /// Error Comment (0000,0902), bounded and free of control characters; the peer's words, which
     /// may name a patient.
     pub comment: String,
@@ -262,7 +267,10 @@ impl Requestor {
         if rsp.responded_to != expected {
             return Err(self.broken("a response to another message"));
         }
-        let answer = Answer { status: rsp.status, comment: peer_text(&rsp.comment) };
+        let mut offending = rsp.offending;
+        offending.truncate(OFFENDING_MAX);
+        let comment = peer_text(&rsp.comment);
+        let answer = Answer { status: rsp.status, offending, comment };
         if let State::Sending { early, .. } = &mut self.state {
             *early = Some(answer);
             return Ok(Meaning::Nothing);

@@ -64,6 +64,8 @@ pub enum Reading {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
     values: BTreeMap<(u16, u16), String>,
+    /// Whether everything before the pixel data was read: what is absent then is not there.
+    pub whole: bool,
     /// Why reading ended before the pixel data or the end, in words without patient data.
     pub fault: Option<String>,
 }
@@ -184,8 +186,10 @@ enum Frame {
 
 /// Why the walk ended.
 enum Stop {
-    /// At the pixel data or the end.
-    Done,
+    /// At the pixel data.
+    PixelData,
+    /// At the end of the bytes, between two elements.
+    End,
     /// The bytes end within this element, or within an element's header.
     Short(Option<Tag>),
     /// Something that cannot be read.
@@ -216,7 +220,14 @@ impl<'a> Walk<'a> {
         self.header.fault = loop {
             match self.step() {
                 Ok(()) => {}
-                Err(Stop::Done) => break None,
+                Err(Stop::PixelData) => {
+                    self.header.whole = true;
+                    break None;
+                }
+                Err(Stop::End) => {
+                    self.header.whole = self.complete;
+                    break None;
+                }
                 Err(Stop::Short(_)) if !self.complete => break None,
                 Err(Stop::Short(Some(tag))) => break Some(format!("data set ends within {tag}")),
                 Err(Stop::Short(None)) => break Some("data set ends within a tag".into()),
@@ -246,13 +257,13 @@ impl<'a> Walk<'a> {
     /// Reads one top-level element.
     fn step(&mut self) -> Result<(), Stop> {
         if self.at == self.bytes.len() {
-            return Err(Stop::Done);
+            return Err(Stop::End);
         }
         let start = self.at;
         let head = self.next_head(self.coding)?;
         let group = head.tag.group();
         if group >= tags::PIXEL_DATA.group() && group != 0xFFFE {
-            return Err(Stop::Done);
+            return Err(Stop::PixelData);
         }
         if group == 0xFFFE {
             return Err(Stop::Fault(format!("{} outside a sequence at byte {start}", head.tag)));

@@ -4,13 +4,10 @@
 //! Everything here reads bytes of strangers. No function panics on any input, recurses into
 //! nested data, or allocates from a length that the bytes merely claim.
 
-/// DIMSE command sets (PS3.7 6.3, E).
 pub mod command;
 
-/// The header elements of a data set, read leniently (PS3.5).
 pub mod header;
 
-/// Upper-layer framing: PDUs in, PDUs out (PS3.8 9.3).
 pub mod pdata;
 
 use std::borrow::Borrow;

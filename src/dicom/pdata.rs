@@ -58,7 +58,7 @@ pub struct Fragment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
     /// A PDU type that does not exist (PS3.8 AA-8, unrecognized-PDU).
-    #[error("unknown PDU type {0:02X}H")]
+    #[error("unknown PDU type {0:02X}H{hint}", hint = tls_hint(*.0))]
     UnknownPdu(u8),
     /// A PDU longer than its type may be here.
     #[error("PDU type {pdu:02X}H names a length of {length} bytes, more than {max}")]
@@ -89,6 +89,11 @@ pub enum FramingError {
         /// What was wrong with it.
         reason: String,
     },
+}
+
+/// A TLS record of type handshake (RFC 8446 5.1) is a common mistake of set-up.
+fn tls_hint(pdu: u8) -> &'static str {
+    if pdu == 0x16 { " (TLS on a port without it?)" } else { "" }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

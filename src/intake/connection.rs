@@ -3,7 +3,7 @@
 //! Reads take what has come, up to [`READ_LENGTH`], and every answer is one write. TCP_NODELAY is
 //! on, and TCP_QUICKACK is armed again after each read: a sender with Nagle's algorithm on (every
 //! stock dcmtk) holds back the end of an image until what it sent before is acknowledged, and
-//! the kernel's delayed acknowledgement would cost it 40 ms per image.
+//! the kernel may delay that by 40 ms.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use dicom_ul::pdu::Pdu;
+use dicom_ul::pdu::{AssociationAC, Pdu};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -311,11 +311,7 @@ impl Connection {
                 metrics.associations_accepted.inc();
                 metrics.associations.inc();
                 self.open = Some(Open(metrics.associations.clone()));
-                let contexts = accept.presentation_contexts.len();
-                let (calling, called) = (&accept.calling_ae_title, &accept.called_ae_title);
-                let tls = matches!(self.stream, Stream::Tls(_));
-                let from = self.from;
-                tracing::info!(%from, calling, called, contexts, tls, "association opened");
+                self.note_begin(&accept);
                 self.write_pdu(accept.into()).await?;
             }
             Action::Reject(reject, _) => {
@@ -425,6 +421,15 @@ impl Connection {
     async fn write(&mut self) -> io::Result<()> {
         let limit = self.door.config.limits.dimse;
         timeout(limit, self.stream.write(&self.out)).await.map_err(io::Error::from)?
+    }
+
+    fn note_begin(&self, accept: &AssociationAC) {
+        let (from, tls) = (self.from, matches!(self.stream, Stream::Tls(_)));
+        let (calling, called) = (&accept.calling_ae_title, &accept.called_ae_title);
+        let contexts = accept.presentation_contexts.len();
+        let State::Established(established) = self.association.state() else { return };
+        let accepted = established.contexts.len();
+        tracing::info!(%from, calling, called, tls, contexts, accepted, "association opened");
     }
 
     /// Logs and counts the end of an association, once.

@@ -314,7 +314,8 @@ mod tests {
         ) {
             let mut m = Messages::new();
             for (one, command, last, data) in fragments {
-                let _ = m.take(fragment(if one { 1 } else { 3 }, command, last, &data), &contexts());
+                let id = if one { 1 } else { 3 };
+                let _ = m.take(fragment(id, command, last, &data), &contexts());
             }
         }
     }

@@ -8,37 +8,33 @@
 //!
 //! | part | decides |
 //! |---|---|
-//! | [`access`] | who may call, from where, and as whom |
-//! | [`negotiation`] | which presentation contexts are accepted, and in which syntax |
-//! | [`association`] | the acceptor's states of PS3.8 9.2 |
-//! | [`message`] | how fragments make command sets and data sets (PS3.7 6.3) |
-//! | [`store`] | one C-STORE: into custody, and the answer |
-//! | [`connection`] | one socket: reads, writes, timeouts |
-//! | [`listener`] | who gets a connection at all; limits and drain |
+//! | `access` | who may call, from where, and as whom |
+//! | `negotiation` | which presentation contexts are accepted, and in which syntax |
+//! | `association` | the acceptor's states of PS3.8 9.2 |
+//! | `message` | how fragments make command sets and data sets (PS3.7 6.3) |
+//! | `store` | one C-STORE: into custody, and the answer |
+//! | `connection` | one socket: reads, writes, timeouts |
+//! | `listener` | who gets a connection at all; limits and drain |
 //!
-//! Memory per association is at most [`connection::READ_LENGTH`] twice over, one A-ASSOCIATE-RQ
+//! Memory per association is at most `connection::READ_LENGTH` twice over, one A-ASSOCIATE-RQ
 //! or command set, and what custody's assembly holds, whatever the size of the object.
 
-/// Who may call, from where, and as whom; pure.
 pub mod access;
 
-/// The association acceptor; pure.
 pub mod association;
 
-/// One connection: the socket, its timeouts, its association.
 pub mod connection;
 
-/// Accepts connections within limits, and drains them.
 pub mod listener;
 
-/// Fragments into DIMSE messages; pure.
 pub mod message;
 
-/// Presentation contexts and the answer to A-ASSOCIATE-RQ; pure.
 pub mod negotiation;
 
-/// One C-STORE into custody.
 pub mod store;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

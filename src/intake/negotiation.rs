@@ -32,7 +32,8 @@ use crate::dicom::{
 /// Most presentation contexts that are answered: there are 128 odd numbers in a byte.
 pub const CONTEXTS_MAX: usize = 128;
 
-/// Meta SOP classes of notification, print and worklist services (PS3.6 A), which the dictionary of SOP classes does not hold.
+/// Meta SOP classes of notification, print and worklist services (PS3.6 A), which the dictionary
+/// of SOP classes does not hold.
 const META_SOP_CLASSES: [&str; 9] = [
     "1.2.840.10008.3.1.2.1.4",
     "1.2.840.10008.3.1.2.5.4",

@@ -244,7 +244,7 @@ impl Tunnel {
     }
 
     /// Waits until all has ended after a shutdown, and the peers have been told.
-    pub async fn drained(self) {
+    pub async fn drained(&self) {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         let told = async {

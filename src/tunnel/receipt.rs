@@ -210,7 +210,7 @@ pub(crate) fn server_name(node: &NodeName) -> Option<ServerName<'static>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::frame::tests::envelope;
     use super::super::trust::tests::{Authority, later};
     use super::*;
@@ -218,6 +218,15 @@ mod tests {
 
     fn name(s: &str) -> NodeName {
         s.parse().unwrap()
+    }
+
+    /// A receipt without anything in custody, which only tests can make.
+    pub(crate) fn sign_as(
+        envelope: &Envelope,
+        receiver: &NodeName,
+        key: &dyn SigningKey,
+    ) -> (Vec<u8>, Vec<u8>) {
+        sign(envelope, receiver, Timestamp(5), key).unwrap()
     }
 
     struct Signed {

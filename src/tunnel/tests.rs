@@ -1,5 +1,6 @@
 //! Two real custodies, two real tunnels, one line between them that the tests can cut.
 
+mod hostile;
 mod line;
 
 use std::collections::BTreeMap;
@@ -276,7 +277,7 @@ async fn certificates_rotate_without_dropping_the_tunnel() {
     hospital.owe("reading", "hospital", Urgency::Routine, &body(2, 70_000)).await;
     until("two receipts", || hospital.duties("reading", StateName::Receipted, None) == 2).await;
     let expires = reading.tunnel().peers()[0].certificate_expires.unwrap();
-    assert!(trust::days_left(expires, clock::wall()) > 50.0);
+    assert!(days_left(expires, clock::wall()) > 50.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,10 @@ fn open() -> Requestor {
     r
 }
 
+fn answer(status: u16) -> Answer {
+    Answer { status, offending: vec![], comment: String::new() }
+}
+
 fn response(responded_to: u16, status: u16) -> Event {
     let rsp = Response {
         field: field::C_STORE_RSP,
@@ -66,8 +70,8 @@ fn a_store_is_answered_by_the_response_to_its_own_message() {
         let Ok(Command::StoreRequest(rq)) = Command::decode(&bytes) else { panic!() };
         assert_eq!((rq.message_id, rq.has_data_set), (message_id, true));
         assert_eq!(r.data_sent(), Ok(None));
-        let answer = Answer { status: 0xB000, comment: String::new() };
-        assert_eq!(r.on_event(response(message_id, 0xB000)), Ok(Meaning::Answer(answer)));
+        let meaning = Meaning::Answer(answer(0xB000));
+        assert_eq!(r.on_event(response(message_id, 0xB000)), Ok(meaning));
     }
 }
 
@@ -98,8 +102,7 @@ fn a_refusal_before_the_data_set_was_sent_counts_once_it_was() {
     let mut r = open();
     r.begin_store(CT, "1.2");
     assert_eq!(r.on_event(response(1, 0xA700)), Ok(Meaning::Nothing));
-    let answer = Answer { status: 0xA700, comment: String::new() };
-    assert_eq!(r.data_sent(), Ok(Some(answer)));
+    assert_eq!(r.data_sent(), Ok(Some(answer(0xA700))));
     r.begin_store(CT, "1.3");
 }
 

@@ -59,7 +59,7 @@ fn header(bytes: &[u8], syntax: &str) -> Header {
 #[test]
 fn the_elements_before_the_pixel_data_are_read_as_trimmed_text() {
     let h = header(&image(), EXPLICIT_VR_LE);
-    assert_eq!(h.fault, None);
+    assert_eq!((h.whole, &h.fault), (true, &None));
     assert_eq!(h.sop_class(), "1.2.840.10008.5.1.4.1.1.2");
     assert_eq!((h.sop_instance(), h.study(), h.modality()), ("1.2.3", "1.2", "CT"));
     assert_eq!(h.patient_id(), "42");
@@ -126,7 +126,10 @@ fn a_data_set_that_ends_early_is_a_fault_only_when_it_is_complete() {
     assert_eq!(h.sop_class(), "1.2.840.10008.5.1.4.1.1.2");
     assert_eq!(h.fault.as_deref(), Some("data set ends within (0008,0018)"));
     let Reading::Header(h) = read(bytes, EXPLICIT_VR_LE, false) else { panic!() };
-    assert_eq!(h.fault, None);
+    assert_eq!((h.whole, h.fault), (false, None));
+    let to_pixels = &image()[..image().len() - 8];
+    let Reading::Header(h) = read(to_pixels, EXPLICIT_VR_LE, false) else { panic!() };
+    assert_eq!((h.whole, h.fault), (true, None));
 }
 
 #[test]

@@ -1,0 +1,266 @@
+//! Asking a running node: `status`, `studies`, `study`, `reload`.
+
+use std::path::Path;
+
+use clap::Args;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use super::table::{age, bytes, say, table};
+use super::{Failure, Outcome, Target, print_json};
+use crate::config::Config;
+use crate::ops::control::SOCKET_NAME;
+use crate::ops::status::Status as StatusDocument;
+
+/// Longest answer that is believed.
+const ANSWER_MAX: usize = 256 << 20;
+
+/// Sends one request to the node of `target` and reads the answer.
+pub(super) fn ask<T: DeserializeOwned>(
+    target: &Target,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<T, Failure> {
+    let config = Config::read(&target.config).map_err(|problems| {
+        let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::Usage(words.join("\n"))
+    })?;
+    let socket = config.0.node.data.join(SOCKET_NAME);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::Failed(e.to_string()))?;
+    let bytes = runtime.block_on(exchange(&socket, method, path, body))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::Failed(format!("the node's answer makes no sense: {e}")))
+}
+
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Bytes, Failure> {
+    let unreachable = |e: &dyn std::fmt::Display| {
+        Failure::Unreachable(format!(
+            "the node does not answer on {}: {e}; is it running, and may this user open the socket?",
+            socket.display()
+        ))
+    };
+    let stream = UnixStream::connect(socket).await.map_err(|e| unreachable(&e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| unreachable(&e))?;
+    tokio::spawn(connection);
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "node")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| Failure::Failed(e.to_string()))?;
+    let answer = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+    let status = answer.status();
+    let limited = http_body_util::Limited::new(answer.into_body(), ANSWER_MAX);
+    let collected = limited.collect().await.map_err(|e| Failure::Failed(e.to_string()))?;
+    let bytes = collected.to_bytes();
+    if status.is_success() {
+        return Ok(bytes);
+    }
+    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    let lines: Vec<String> = serde_json::from_str(&text).unwrap_or_else(|_| vec![text]);
+    Err(Failure::Failed(lines.join("\n")))
+}
+
+/// `hikyaku status`
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Status {
+    pub(super) fn run(self) -> Outcome {
+        let status: StatusDocument = ask(&self.target, Method::GET, "/status", None)?;
+        if self.target.json {
+            return print_json(&status);
+        }
+        say(&words(&status))
+    }
+}
+
+fn words(s: &StatusDocument) -> String {
+    let mut out = format!(
+        "{} (hikyaku {}), up {}: {}\n",
+        s.node,
+        s.version,
+        age(s.uptime_seconds),
+        if s.ready { "ready" } else { "NOT READY" }
+    );
+    for obstacle in &s.obstacles {
+        out.push_str(&format!("  ! {obstacle}\n"));
+    }
+    let spool = &s.spool;
+    out.push_str(&format!(
+        "spool: {} in {} pieces; {} on disk, watermark {}, {} free\n",
+        bytes(spool.present_bytes),
+        spool.present,
+        bytes(spool.occupied_bytes),
+        bytes(spool.watermark_bytes),
+        bytes(spool.free_bytes)
+    ));
+    out.push_str(&format!(
+        "unrouted {}, conflicts {}, associations {}\n",
+        spool.unrouted, spool.conflicts, s.associations
+    ));
+    for finding in &spool.findings {
+        out.push_str(&format!("  ! {finding}\n"));
+    }
+    let rows: Vec<Vec<String>> = s.destinations.iter().map(destination_row).collect();
+    let head = ["DESTINATION", "KIND", "UP", "OWED", "IN FLIGHT", "HELD", "RECEIPTED"];
+    let head = [&head[..], &["QUARANTINED", "OLDEST", "LAST ERROR"]].concat();
+    out.push('\n');
+    out.push_str(&table(&head, &rows));
+    if !s.peers.is_empty() {
+        let rows: Vec<Vec<String>> = s.peers.iter().map(peer_row).collect();
+        out.push_str("\n\n");
+        let head = ["TUNNEL TO", "UP", "SINCE", "ADDRESS", "RTT", "LOST", "CERTIFICATE", "REASON"];
+        out.push_str(&table(&head, &rows));
+    }
+    out
+}
+
+fn yes(up: Option<bool>) -> String {
+    match up {
+        Some(true) => "yes".into(),
+        Some(false) => "NO".into(),
+        None => "-".into(),
+    }
+}
+
+fn destination_row(d: &crate::ops::status::Destination) -> Vec<String> {
+    vec![
+        d.destination.to_string(),
+        d.kind.clone(),
+        yes(d.up),
+        d.owed.to_string(),
+        d.in_flight.to_string(),
+        d.held.to_string(),
+        d.receipted.to_string(),
+        d.quarantined.to_string(),
+        if d.owed > 0 { age(d.oldest_owed_seconds) } else { "-".into() },
+        d.last_error.clone().unwrap_or_default(),
+    ]
+}
+
+fn peer_row(p: &crate::ops::status::Peer) -> Vec<String> {
+    vec![
+        p.node.to_string(),
+        yes(Some(p.up)),
+        p.since.clone(),
+        p.address.clone().unwrap_or_else(|| "-".into()),
+        p.rtt_seconds.map_or("-".into(), |rtt| format!("{:.1} ms", rtt * 1e3)),
+        p.lost_packets.to_string(),
+        p.certificate_expires.as_ref().map_or("-".into(), |t| format!("until {}", day(t))),
+        p.reason.clone(),
+    ]
+}
+
+fn day(timestamp: &str) -> &str {
+    timestamp.split('T').next().unwrap_or(timestamp)
+}
+
+/// `hikyaku studies`
+#[derive(Debug, Args)]
+pub(super) struct Studies {
+    #[command(flatten)]
+    target: Target,
+    /// At most this many
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
+impl Studies {
+    pub(super) fn run(self) -> Outcome {
+        let path = format!("/studies?limit={}", self.limit);
+        let studies: Vec<Value> = ask(&self.target, Method::GET, &path, None)?;
+        if self.target.json {
+            return print_json(&studies);
+        }
+        let columns = [
+            ("last_at", "LAST IMAGE"),
+            ("origin", "ORIGIN"),
+            ("modality", "MOD"),
+            ("accession", "ACCESSION"),
+            ("images", "IMAGES"),
+            ("owed", "OWED"),
+            ("held", "HELD"),
+            ("receipted", "RECEIPTED"),
+            ("quarantined", "QUARANTINED"),
+            ("unrouted", "UNROUTED"),
+            ("study", "STUDY"),
+        ];
+        say(&of_columns(&studies, &columns))
+    }
+}
+
+/// A table of the named fields.
+pub(super) fn of_columns(rows: &[Value], columns: &[(&str, &str)]) -> String {
+    let head: Vec<&str> = columns.iter().map(|(_, head)| *head).collect();
+    let cells = |row: &Value| columns.iter().map(|(field, _)| cell(&row[*field])).collect();
+    table(&head, &rows.iter().map(cells).collect::<Vec<Vec<String>>>())
+}
+
+/// A JSON value as a cell.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+/// `hikyaku study UID`
+#[derive(Debug, Args)]
+pub(super) struct Study {
+    /// Study Instance UID
+    study: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Study {
+    pub(super) fn run(self) -> Outcome {
+        let filter = serde_json::json!({ "study": self.study });
+        let cargo: Vec<Value> = ask(&self.target, Method::POST, "/list", Some(&filter))?;
+        if cargo.is_empty() {
+            return Err(Failure::Failed(format!("no study {} in custody", self.study)));
+        }
+        if self.target.json {
+            return print_json(&cargo);
+        }
+        say(&super::queue::words(&cargo))
+    }
+}
+
+/// `hikyaku reload`
+#[derive(Debug, Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Reload {
+    pub(super) fn run(self) -> Outcome {
+        let said: Vec<String> = ask(&self.target, Method::POST, "/reload", None)?;
+        if self.target.json {
+            return print_json(&said);
+        }
+        say(&said.join("\n"))
+    }
+}

@@ -1,0 +1,301 @@
+//! Builds, starts and drains a node; the one place that knows all parts.
+//!
+//! Order of start: custody, tunnel, delivery, listeners; each may take work the moment it stands,
+//! because the one before it does. Order of stop: listeners first, custody last. A drain ends
+//! within the time that `[drain] timeout` states, whatever the peers do; what is not delivered by
+//! then stays in custody.
+
+mod reload;
+mod router;
+mod supervisor;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cargo::DestinationName;
+use crate::clock;
+use crate::config::{Config, Problem, TlsError};
+use crate::custody::{self, Custody};
+use crate::delivery::{self, Delivery};
+use crate::intake;
+use crate::metrics::Metrics;
+use crate::ops;
+use crate::tunnel::{self, Tunnel};
+
+use router::TableRouter;
+
+/// Reload requests that may wait.
+const RELOADS_MAX: usize = 4;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Custody.
+    #[error(transparent)]
+    Custody(#[from] custody::OpenError),
+    /// Tunnel.
+    #[error(transparent)]
+    Tunnel(#[from] tunnel::StartError),
+    /// A certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The configuration does not fit what is in custody.
+    #[error("{}", words(.0))]
+    Configuration(Vec<Problem>),
+    /// An address is taken or not ours.
+    #[error("cannot listen on {what}: {source}")]
+    Listen {
+        /// For what.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn words(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// How a node came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to stop, and has drained.
+    Stopped,
+    /// Custody could not go on: exit at once, and let the supervisor start it again.
+    Failed(String),
+}
+
+/// A running node.
+pub struct Node {
+    config: Config,
+    custody: Custody,
+    metrics: Metrics,
+    view: Arc<ops::View>,
+    intake_config: Option<Arc<ArcSwap<intake::Config>>>,
+    intake_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    delivery: AsyncMutex<(Arc<Delivery>, CancellationToken)>,
+    tunnel: Option<Arc<Tunnel>>,
+    reloads: mpsc::Receiver<ops::ReloadRequest>,
+    addresses: Addresses,
+    accepting: CancellationToken,
+    sending: CancellationToken,
+    asking: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.config.node.name)
+    }
+}
+
+/// Where a node listens, with the ports that the system chose where 0 was configured.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    /// DICOM.
+    pub dicom: Option<SocketAddr>,
+    /// DICOM over TLS.
+    pub dicom_tls: Option<SocketAddr>,
+    /// Tunnel (UDP).
+    pub tunnel: Option<SocketAddr>,
+    /// Ops.
+    pub ops: Option<SocketAddr>,
+}
+
+impl Node {
+    /// Builds and starts everything. Must be called in a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let metrics = Metrics::new();
+        metrics.start_time.set(clock::wall().0 as f64 / 1000.0);
+        let custody = Custody::open(config.custody(disk_size(&config)), metrics.clone())?;
+        check_owed(&config, &custody).await?;
+        let routes = Arc::new(ArcSwap::from_pointee(config.routes.clone()));
+        let router = Arc::new(TableRouter::new(routes.clone()));
+        let (accepting, sending) = (CancellationToken::new(), CancellationToken::new());
+        let tunnel = match config.tunnel() {
+            None => None,
+            Some(section) => Some(Arc::new(tunnel::start(
+                section,
+                custody.clone(),
+                router.clone(),
+                metrics.clone(),
+                sending.clone(),
+            )?)),
+        };
+        let senders = sending.child_token();
+        let destinations = config.delivery()?;
+        let delivery = Arc::new(delivery::start(destinations, &custody, &metrics, &senders));
+        let (reload, reloads) = mpsc::channel(RELOADS_MAX);
+        let view = Arc::new(ops::View {
+            custody: custody.clone(),
+            metrics: metrics.clone(),
+            routes,
+            tunnel: tunnel.clone(),
+            delivery: ArcSwap::new(delivery.clone()),
+            reload,
+            started_at: clock::wall(),
+            not_ready: Mutex::new(BTreeSet::new()),
+        });
+        let mut node = Self {
+            config,
+            custody,
+            metrics,
+            view,
+            intake_config: None,
+            intake_tls: None,
+            delivery: AsyncMutex::new((delivery, senders)),
+            addresses: Addresses {
+                tunnel: tunnel.as_ref().and_then(|t| t.local_address()),
+                ..Addresses::default()
+            },
+            tunnel,
+            reloads,
+            accepting,
+            sending,
+            asking: CancellationToken::new(),
+            tasks: Vec::new(),
+        };
+        node.listen(router).await?;
+        node.tasks.push(tokio::spawn(router::route_unrouted(node.view.clone())));
+        Ok(node)
+    }
+
+    /// Opens the listeners, last, so that nothing is accepted that could not be kept.
+    async fn listen(&mut self, router: Arc<TableRouter>) -> Result<(), StartError> {
+        let ops_listener = bind("ops", self.config.ops.listen).await?;
+        self.addresses.ops = ops_listener.local_addr().ok();
+        let control = ops::control::listen(&self.config.node.data).map_err(|source| {
+            StartError::Listen { what: "the control socket below [node] data".into(), source }
+        })?;
+        self.serve_ops(ops_listener, control);
+        let Some(section) = self.config.intake() else { return Ok(()) };
+        let plain = match section.listen {
+            Some(address) => Some(bind("DICOM", address).await?),
+            None => None,
+        };
+        let tls = match (section.tls_listen, self.config.intake_tls()?) {
+            (Some(address), Some(tls)) => {
+                let tls = Arc::new(ArcSwap::from(tls));
+                self.intake_tls = Some(tls.clone());
+                Some((bind("DICOM over TLS", address).await?, tls))
+            }
+            _ => None,
+        };
+        self.addresses.dicom = plain.as_ref().and_then(|l| l.local_addr().ok());
+        self.addresses.dicom_tls = tls.as_ref().and_then(|(l, _)| l.local_addr().ok());
+        let config = Arc::new(ArcSwap::from_pointee(section));
+        self.intake_config = Some(config.clone());
+        let intake = Arc::new(intake::Intake {
+            config,
+            custody: self.custody.clone(),
+            router,
+            metrics: self.metrics.clone(),
+        });
+        let listeners = intake::Listeners { plain, tls };
+        let accepting = self.accepting.clone();
+        self.tasks.push(tokio::spawn(intake::serve(listeners, intake, accepting)));
+        Ok(())
+    }
+
+    fn serve_ops(&mut self, pages: TcpListener, control: UnixListener) {
+        let (view, end) = (self.view.clone(), self.asking.clone());
+        self.tasks.push(tokio::spawn(ops::pages::serve(pages, view.clone(), end.clone())));
+        self.tasks.push(tokio::spawn(ops::control::serve(control, view, end)));
+    }
+
+    /// Where it listens.
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Its custody, for whoever runs a node inside a program (the demo).
+    pub const fn custody(&self) -> &Custody {
+        &self.custody
+    }
+
+    /// What it shows to its operators.
+    pub const fn view(&self) -> &Arc<ops::View> {
+        &self.view
+    }
+
+    /// Drains and stops, within `[drain] timeout`.
+    pub async fn stop(mut self) -> End {
+        let timeout = self.config.drain.timeout;
+        tracing::info!(seconds = timeout.as_secs(), "draining");
+        if let Ok(mut reasons) = self.view.not_ready.lock() {
+            reasons.insert("the node is draining".into());
+        }
+        self.accepting.cancel();
+        let drained = tokio::time::timeout(timeout, self.drain()).await;
+        if drained.is_err() {
+            tracing::warn!("the drain time is over; what is not delivered stays in custody");
+        }
+        self.asking.cancel();
+        let closed = tokio::time::timeout(CLOSE_TIME, self.custody.close()).await;
+        for task in self.tasks.drain(..) {
+            task.abort();
+        }
+        match closed {
+            Ok(()) => End::Stopped,
+            Err(_) => End::Failed("custody did not close in time; the next start recovers".into()),
+        }
+    }
+
+    /// Lets associations end, then senders.
+    async fn drain(&self) {
+        while self.metrics.associations.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.sending.cancel();
+        self.delivery.lock().await.0.finished().await;
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.drained().await;
+        }
+    }
+}
+
+/// How long custody may take for its last turn, its syncs and its seals.
+const CLOSE_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of the file system that holds `[node] data`, of which shares are taken.
+pub(super) fn disk_size(config: &Config) -> u64 {
+    let data = &config.node.data;
+    let known = data.ancestors().find_map(|dir| nix::sys::statvfs::statvfs(dir).ok());
+    known.map_or(u64::MAX, |fs| fs.blocks() * fs.fragment_size())
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+        what: format!("{address} (TCP) for {what}"),
+        source,
+    })
+}
+
+/// Removing a destination that is owed cargo is an error: nothing would ever say that it waits.
+async fn check_owed(config: &Config, custody: &Custody) -> Result<(), StartError> {
+    let problems = config.check_against(&owed(custody).await);
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(StartError::Configuration(problems)),
+    }
+}
+
+/// Destinations with duties that are not settled.
+async fn owed(custody: &Custody) -> Vec<DestinationName> {
+    let summary = custody.summary_now().await.unwrap_or_default();
+    let open = summary.destinations.iter().filter(|d| d.has_open());
+    open.map(|d| d.destination.clone()).collect()
+}

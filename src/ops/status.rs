@@ -1,0 +1,209 @@
+//! The status document: what `hikyaku status --json` and `/status` give. Without patient data.
+
+use crate::cargo::{DestinationName, NodeName};
+use crate::clock::Timestamp;
+use crate::custody::state::StateName;
+
+use super::View;
+
+/// A node at a glance.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub node: NodeName,
+    /// Its release.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Nothing stands in the way of taking and sending.
+    pub ready: bool,
+    /// What does, in words.
+    pub obstacles: Vec<String>,
+    /// The spool.
+    pub spool: Spool,
+    /// Where cargo goes.
+    pub destinations: Vec<Destination>,
+    /// Nodes that a tunnel connects.
+    pub peers: Vec<Peer>,
+    /// DICOM associations open now.
+    pub associations: u64,
+}
+
+/// The spool at a glance.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Spool {
+    /// Pieces of cargo whose bytes are here.
+    pub present: u64,
+    /// Bytes of them.
+    pub present_bytes: u64,
+    /// Pieces without a destination.
+    pub unrouted: u64,
+    /// Pieces that came with other bytes under a known key.
+    pub conflicts: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Bytes occupied on the disk.
+    pub occupied_bytes: u64,
+    /// Bytes free on the disk.
+    pub free_bytes: u64,
+    /// Bytes above which routine cargo is refused.
+    pub watermark_bytes: u64,
+    /// The leap of the wall clock that a person must confirm.
+    pub clock_leap: Option<String>,
+    /// What was found damaged.
+    pub findings: Vec<String>,
+}
+
+/// A destination at a glance.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Destination {
+    /// Its name.
+    pub destination: DestinationName,
+    /// `node`, `dicom` or `folder`; empty for one that is no longer configured.
+    pub kind: String,
+    /// It answered at its last try; absent before the first.
+    pub up: Option<bool>,
+    /// What went wrong last, in words.
+    pub last_error: Option<String>,
+    /// Duties owed.
+    pub owed: u64,
+    /// Duties being tried.
+    pub in_flight: u64,
+    /// Duties held.
+    pub held: u64,
+    /// Duties receipted.
+    pub receipted: u64,
+    /// Duties quarantined.
+    pub quarantined: u64,
+    /// Duties dismissed.
+    pub dismissed: u64,
+    /// Bytes of duties that are owed, held or quarantined.
+    pub open_bytes: u64,
+    /// Age of the oldest owed duty.
+    pub oldest_owed_seconds: u64,
+}
+
+/// A node at the other end of a tunnel.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub node: NodeName,
+    /// A tunnel stands.
+    pub up: bool,
+    /// Since when it is up or down.
+    pub since: String,
+    /// Why it is down.
+    pub reason: String,
+    /// The address at the other end.
+    pub address: Option<String>,
+    /// Round-trip time in seconds.
+    pub rtt_seconds: Option<f64>,
+    /// Packets declared lost on this connection.
+    pub lost_packets: u64,
+    /// When the certificate it showed expires.
+    pub certificate_expires: Option<String>,
+}
+
+impl Status {
+    /// Of a running node, now.
+    pub fn of(view: &View) -> Self {
+        let summary = view.custody.summary();
+        let obstacles = view.obstacles();
+        Self {
+            node: view.node().clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_seconds: view.uptime_seconds(),
+            ready: obstacles.is_empty(),
+            obstacles,
+            spool: Spool {
+                present: summary.present,
+                present_bytes: summary.present_bytes,
+                unrouted: summary.unrouted,
+                conflicts: summary.conflicts,
+                tombstones: summary.tombstones,
+                occupied_bytes: summary.spool_bytes,
+                free_bytes: summary.free_bytes,
+                watermark_bytes: summary.watermark_bytes,
+                clock_leap: summary.clock_leap.clone(),
+                findings: summary.findings.clone(),
+            },
+            destinations: destinations(view),
+            peers: peers(view),
+            associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
+        }
+    }
+}
+
+fn destinations(view: &View) -> Vec<Destination> {
+    let summary = view.custody.summary();
+    let mut all: Vec<Destination> = summary
+        .destinations
+        .iter()
+        .map(|d| Destination {
+            destination: d.destination.clone(),
+            kind: String::new(),
+            up: None,
+            last_error: None,
+            owed: d.in_state(StateName::Owed),
+            in_flight: d.in_flight.iter().sum(),
+            held: d.in_state(StateName::Held),
+            receipted: d.in_state(StateName::Receipted),
+            quarantined: d.in_state(StateName::Quarantined),
+            dismissed: d.in_state(StateName::Dismissed),
+            open_bytes: d.open_bytes,
+            oldest_owed_seconds: d.oldest_owed_seconds,
+        })
+        .collect();
+    for sender in view.delivery.load().status() {
+        let entry = entry(&mut all, &sender.destination);
+        entry.kind = sender.kind.into();
+        entry.up = sender.up;
+        entry.last_error = sender.last_error;
+    }
+    for peer in view.tunnel.iter().flat_map(|t| t.peers()) {
+        let entry = entry(&mut all, &DestinationName::from(&peer.name));
+        entry.kind = "node".into();
+        entry.up = Some(peer.up);
+        entry.last_error = (!peer.up && !peer.reason.is_empty()).then_some(peer.reason);
+    }
+    all.sort_by(|a, b| a.destination.cmp(&b.destination));
+    all
+}
+
+fn entry<'a>(all: &'a mut Vec<Destination>, name: &DestinationName) -> &'a mut Destination {
+    let at = all.iter().position(|d| d.destination == *name).unwrap_or_else(|| {
+        all.push(Destination {
+            destination: name.clone(),
+            kind: String::new(),
+            up: None,
+            last_error: None,
+            owed: 0,
+            in_flight: 0,
+            held: 0,
+            receipted: 0,
+            quarantined: 0,
+            dismissed: 0,
+            open_bytes: 0,
+            oldest_owed_seconds: 0,
+        });
+        all.len() - 1
+    });
+    &mut all[at]
+}
+
+fn peers(view: &View) -> Vec<Peer> {
+    let statuses = view.tunnel.iter().flat_map(|t| t.peers());
+    let words = |at: Timestamp| at.to_string();
+    statuses
+        .map(|p| Peer {
+            node: p.name,
+            up: p.up,
+            since: words(p.since),
+            reason: p.reason,
+            address: p.address,
+            rtt_seconds: p.rtt_seconds,
+            lost_packets: p.lost_packets,
+            certificate_expires: p.certificate_expires.map(words),
+        })
+        .collect()
+}
