@@ -275,6 +275,12 @@ fn a_reload_says_what_counts_now_and_what_needs_a_restart() {
     let applied = |key: &str| Change::Applied { key: key.into() };
     assert_eq!(changed("CT1", "CT2"), [applied("dicom.allow[0].ae_title")]);
     assert_eq!(changed("\"stat\"", "\"urgent\""), [applied("route.emergency.urgency")]);
+    let quota = "kind = \"node\"\nquota = \"50 %\"";
+    assert_eq!(changed("kind = \"node\"", quota), [applied("destination.reading-centre.quota")]);
+    let pacs = "\n[[destination]]\nname = \"f\"\nkind = \"folder\"\npath = \"/f\"\n[[route]]";
+    let new: Vec<_> = changed("[[route]]", pacs);
+    assert!(new.contains(&applied("destination.f.path")), "{new:?}");
+    assert!(new.iter().all(|change| matches!(change, Change::Applied { .. })), "{new:?}");
     for (from, to, expected) in [
         ("\"st-elsewhere\"", "\"other\"", "node.name"),
         ("11112", "11113", "dicom.listen"),
