@@ -248,7 +248,7 @@ impl Scu {
     }
 
     async fn judge(&mut self, leased: Leased, what: Try, words: String) {
-        match (self.experience.decide(leased.attempt, what), what) {
+        match (self.experience.decide(leased.cargo.0, leased.attempt, what), what) {
             (Decision::Receipted, Try::Answered(status)) => {
                 let receipt = Receipt::Dicom { status };
                 self.sender.settle(leased, Outcome::Receipted { receipt }).await;
