@@ -55,6 +55,7 @@ impl Config {
             segment_size: spool.segment,
             retention: spool.retention,
             tombstones: spool.tombstones,
+            told: self.peers().into_keys().collect(),
             ..custody::Config::new(self.node.name.clone(), self.node.data.clone())
         }
     }

@@ -368,6 +368,11 @@ impl Custodian {
         CargoId(id)
     }
 
+    /// The number that [`next_id`](Self::next_id) gives next.
+    pub(super) fn peek_id(&self) -> CargoId {
+        CargoId(self.epoch << 32 | u64::from(self.counter))
+    }
+
     /// Says that the destination may have new work.
     pub(super) fn wake(&mut self, number: DestinationNumber) {
         if let LedgerState::Ready(view) = &self.ledger {

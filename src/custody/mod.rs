@@ -28,6 +28,7 @@ mod fact;
 mod leap;
 mod ledger;
 mod log;
+mod notes;
 mod query;
 mod reclaim;
 mod recovery;
@@ -44,7 +45,7 @@ mod totals;
 mod verify;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -56,6 +57,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use assembly::{AssembleError, Assembled, Assembly, Limits as AssemblyLimits};
 pub use body::{Body, BodyError, BodyReader};
 pub use log::OpenError as LogOpenError;
+pub use notes::{News, Note};
 pub use query::{
     Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
 };
@@ -91,6 +93,8 @@ pub struct Config {
     pub retention: Duration,
     /// How long a tombstone stays after its bytes are gone.
     pub tombstones: Duration,
+    /// Nodes that are told what becomes of their cargo here: those that a tunnel reaches.
+    pub told: BTreeSet<NodeName>,
 }
 
 impl Config {
@@ -104,6 +108,7 @@ impl Config {
             segment_size: 256 << 20,
             retention: Duration::from_secs(24 * 3600),
             tombstones: Duration::from_secs(400 * 24 * 3600),
+            told: BTreeSet::new(),
         }
     }
 }

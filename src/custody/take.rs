@@ -1,5 +1,7 @@
 //! Taking cargo: room, identity, record, duties.
 
+use std::os::unix::fs::FileExt;
+
 use tokio::sync::oneshot;
 
 use super::assembly::{Assembled, AssembledStore};
@@ -94,7 +96,7 @@ impl Custodian {
         limits.admit_from(origin, here, length).map_err(TakeError::Full)
     }
 
-    fn record(
+    pub(super) fn record(
         &mut self,
         envelope: Envelope,
         body: Assembled,
@@ -111,6 +113,7 @@ impl Custodian {
             conflict,
             unchecked: matches!(self.ledger, LedgerState::Building(_)),
         };
+        let note = self.note_in(&head.envelope, &body);
         let bytes = fact::encode(&head);
         let (place, record) = self.append_cargo(id, &bytes, body).map_err(|e| match e {
             AppendError::Sync(e) => {
@@ -128,7 +131,18 @@ impl Custodian {
         self.metrics.kept.with_label_values(&[urgency]).inc();
         self.metrics.kept_bytes.with_label_values(&[urgency]).inc_by(length);
         self.apply_new(place, &record, &head);
+        if let Some(note) = note {
+            self.read_note(&head.envelope.identity.origin, &note);
+        }
         Ok(Kept { cargo: id, new: true, conflict: head.conflict.is_some(), at })
+    }
+
+    /// The bytes of a note from another node that can be acted on now.
+    fn note_in(&self, envelope: &Envelope, body: &Assembled) -> Option<Vec<u8>> {
+        let foreign =
+            envelope.kind == CargoKind::Note && envelope.identity.origin != self.config.node;
+        let ready = matches!(self.ledger, LedgerState::Ready(_));
+        (foreign && ready).then(|| body.head().to_vec())
     }
 
     fn append_cargo(
@@ -176,6 +190,18 @@ impl Custodian {
             Ok(Applied::Duplicate { of }) => {
                 let _ = self.state(&Fact::Duplicate { cargo: record.id, of: of.0 });
                 self.route_again(of, &head.assignments)
+            }
+            Ok(Applied::New) if head.envelope.kind == CargoKind::Note => {
+                let origin = &head.envelope.identity.origin;
+                if *origin != self.config.node
+                    && let Ok((file, _)) = self.cargo_log.file(place.segment)
+                {
+                    let mut note = vec![0; usize::try_from(record.body_len).unwrap_or(0)];
+                    if file.read_exact_at(&mut note, record.body_offset()).is_ok() {
+                        self.read_note(origin, &note);
+                    }
+                }
+                Ok(())
             }
             Ok(_) => Ok(()),
             Err(e) => {
@@ -252,8 +278,7 @@ impl Custodian {
             return "the first version cannot be read".into();
         };
         let mut old = vec![0; body.head().len()];
-        let read =
-            std::os::unix::fs::FileExt::read_exact_at(&*file, &mut old, record.body_offset());
+        let read = file.read_exact_at(&mut old, record.body_offset());
         match read {
             Ok(()) => match old.iter().zip(body.head()).position(|(a, b)| a != b) {
                 Some(at) => format!("same length, first different byte at {at}"),
