@@ -451,7 +451,7 @@ impl Custodian {
                 tracing::warn!("the ledger could not be closed cleanly; the next start proves it");
             }
         }
-        self.shared.stop.stop("closed".into());
+        self.shared.stop.close();
     }
 }
 
