@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Config;
+use super::{Config, Destination, DestinationKind};
 
 /// One setting that differs between two configurations.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -25,6 +25,7 @@ pub enum Change {
 /// Keys that a running node takes over, by prefix; `*` stands for a name.
 const APPLIED: [&str; 13] = [
     "route",
+    "destination",
     "dicom.ae_titles",
     "dicom.allow",
     "dicom.limits",
@@ -35,12 +36,11 @@ const APPLIED: [&str; 13] = [
     "spool.stat_watermark",
     "spool.reserve",
     "spool.quota_per_origin",
-    "destination.*.quota",
     "tunnel.peers.*.quota",
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 9] = [
+const REASONS: [(&str, &str); 8] = [
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
     ("dicom.listen", "the listener is open"),
@@ -49,7 +49,6 @@ const REASONS: [(&str, &str); 9] = [
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),
     ("tunnel.peers", "its connection is being dialled or awaited"),
-    ("destination", "its senders are running"),
 ];
 
 /// Whole sections that cannot come or go while the node runs.
@@ -64,7 +63,14 @@ fn has_prefix(key: &str, prefix: &str) -> bool {
 }
 
 /// Why `key` needs a restart; `None` when it does not.
-fn restart_reason(key: &str) -> Option<&'static str> {
+fn restart_reason(key: &str, configs: [&Config; 2]) -> Option<&'static str> {
+    let of_node = |destination: &Destination| {
+        matches!(destination.kind, DestinationKind::Node { .. })
+            && has_prefix(key, &format!("destination.{}", destination.name))
+    };
+    if configs.iter().flat_map(|config| &config.destinations).any(of_node) {
+        return (!key.ends_with(".quota")).then_some("its tunnel is being dialled or awaited");
+    }
     if APPLIED.iter().any(|prefix| has_prefix(key, prefix)) {
         return None;
     }
@@ -92,7 +98,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         if old.settings.get(key) == new.settings.get(key) || appeared(key) {
             continue;
         }
-        all.push(match restart_reason(key) {
+        all.push(match restart_reason(key, [old, new]) {
             Some(reason) => Change::NeedsRestart { key: key.clone(), reason },
             None => Change::Applied { key: key.clone() },
         });

@@ -155,11 +155,17 @@ impl Files<'_, '_> {
         }
         let read = CertificateRevocationListDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        if read.is_ok_and(|lists| !lists.is_empty()) {
-            return;
+        let lists = read.unwrap_or_default();
+        if lists.is_empty() {
+            let what = format!("{} holds no revocation list that can be read", path.display());
+            self.source.problem(key, what, "it must be PEM: -----BEGIN X509 CRL-----");
         }
-        let what = format!("{} holds no revocation list that can be read", path.display());
-        self.source.problem(key, what, "it must be PEM: -----BEGIN X509 CRL-----");
+        for list in lists {
+            if let Err(e) = webpki::OwnedCertRevocationList::from_der(&list) {
+                let what = format!("a revocation list in {} cannot be used: {e:?}", path.display());
+                self.source.problem(key, what, "make it version 2 with a CRL number (RFC 5280 5)");
+            }
+        }
     }
 
     /// A certificate, its key, and the node name that the certificate must carry.

@@ -37,7 +37,7 @@ fn join(path: &str, key: &str) -> String {
 }
 
 /// `destination[3].address` without its positions.
-fn without_positions(path: &str) -> String {
+pub(super) fn without_positions(path: &str) -> String {
     let mut inside = false;
     let keep = |c: &char| {
         inside = *c == '[' || inside && *c != ']';
@@ -97,12 +97,7 @@ impl<'d, 's> Section<'d, 's> {
         self.asked.push(key);
         let full = self.key_path(key);
         let found = self.table.and_then(|table| table.iter().find(|(k, _)| k.get_ref() == key));
-        #[cfg(test)]
-        self.source.known.push(super::source::Known {
-            path: without_positions(&full),
-            default,
-            written: found.map(|(_, value)| canonical(value.get_ref())),
-        });
+        self.source.note_known(&full, default, found.map(|(_, value)| value.get_ref()));
         let (key_span, value) = found?;
         self.source.positions.insert(full, key_span.span().start);
         Some(value)

@@ -44,7 +44,6 @@ impl Config {
     /// of which shares are taken when the spool has no capacity of its own.
     pub fn custody(&self, disk: u64) -> custody::Config {
         let spool = &self.spool;
-        let defaults = custody::AssemblyLimits::default();
         custody::Config {
             room: self.room(disk),
             assembly: custody::AssemblyLimits {
@@ -52,11 +51,11 @@ impl Config {
                 object: spool.object,
                 parked: spool.partials,
                 parked_seconds: spool.partial_age.as_secs(),
-                ..defaults
             },
             segment_size: spool.segment,
             retention: spool.retention,
             tombstones: spool.tombstones,
+            told: self.peers().into_keys().collect(),
             ..custody::Config::new(self.node.name.clone(), self.node.data.clone())
         }
     }

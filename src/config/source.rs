@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use toml::de::DeValue;
+
 use crate::cargo::DestinationName;
 
 use super::problem::{Problem, Remark, Warning};
@@ -56,6 +58,22 @@ impl<'d> Source<'d> {
             settings: BTreeMap::new(),
         }
     }
+
+    /// Records that `key` is known; only the tests of the examples ask for that.
+    #[cfg(test)]
+    pub(super) fn note_known(
+        &mut self,
+        key: &str,
+        default: Option<&'static str>,
+        written: Option<&DeValue<'_>>,
+    ) {
+        use super::reader::{canonical, without_positions};
+        let (path, written) = (without_positions(key), written.map(canonical));
+        self.known.push(Known { path, default, written });
+    }
+
+    #[cfg(not(test))]
+    pub(super) fn note_known(&self, _: &str, _: Option<&'static str>, _: Option<&DeValue<'_>>) {}
 
     pub(super) fn syntax(&mut self, error: &toml::de::Error) {
         self.broken = true;

@@ -275,6 +275,12 @@ fn a_reload_says_what_counts_now_and_what_needs_a_restart() {
     let applied = |key: &str| Change::Applied { key: key.into() };
     assert_eq!(changed("CT1", "CT2"), [applied("dicom.allow[0].ae_title")]);
     assert_eq!(changed("\"stat\"", "\"urgent\""), [applied("route.emergency.urgency")]);
+    let quota = "kind = \"node\"\nquota = \"50 %\"";
+    assert_eq!(changed("kind = \"node\"", quota), [applied("destination.reading-centre.quota")]);
+    let pacs = "\n[[destination]]\nname = \"f\"\nkind = \"folder\"\npath = \"/f\"\n[[route]]";
+    let new: Vec<_> = changed("[[route]]", pacs);
+    assert!(new.contains(&applied("destination.f.path")), "{new:?}");
+    assert!(new.iter().all(|change| matches!(change, Change::Applied { .. })), "{new:?}");
     for (from, to, expected) in [
         ("\"st-elsewhere\"", "\"other\"", "node.name"),
         ("11112", "11113", "dicom.listen"),
@@ -333,6 +339,7 @@ fn site(days: i64) -> tempfile::TempDir {
     write("node.key", key.serialize_pem());
     write("other.key", KeyPair::generate().unwrap().serialize_pem());
     write("ca.crt", ca.pem());
+    write("bad.crl", "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n".into());
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();
     let node = format!("name = \"st-elsewhere\"\ndata = \"{}\"", data.display());
@@ -367,6 +374,7 @@ fn certificates_and_keys_that_do_not_fit_are_problems() {
         ("\"ca.crt\"", "\"none.crt\"", "cannot be read"),
         ("/data\"", "/h.toml\"", "is no folder"),
         ("trust =", "crl = \"ca.crt\"\ntrust =", "holds no revocation list"),
+        ("trust =", "crl = [\"bad.crl\"]\ntrust =", "bad.crl cannot be used"),
     ] {
         let said = words(&load_after(&folder, from, to).unwrap_err());
         assert!(said.contains(expected), "{to}: {said}");

@@ -577,6 +577,16 @@ impl Drop for Assembly {
 }
 
 impl Assembled {
+    /// Of bytes of our own making.
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self {
+            len: bytes.len() as u64,
+            sha256: Sha256::of(&bytes),
+            head: Vec::new(),
+            store: AssembledStore::Memory(bytes, Vec::new()),
+        }
+    }
+
     /// Length in bytes.
     pub const fn len(&self) -> u64 {
         self.len

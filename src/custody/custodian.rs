@@ -37,8 +37,6 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// A look at the state, run between turns.
 pub(super) type Look = Box<dyn FnOnce(&mut Custodian) + Send>;
-/// A change that is answered once its facts are durable: it returns the answer to be given.
-pub(super) type Change = Box<dyn FnOnce(&mut Custodian) -> Answer + Send>;
 /// An answer that waits for the end of the turn; told whether the turn was made durable.
 pub(super) type Answer = Box<dyn FnOnce(bool) + Send>;
 
@@ -67,7 +65,6 @@ pub(super) enum Request {
         outcome: Outcome,
     },
     Look(Look),
-    Change(Change),
     Tick,
     Close {
         reply: oneshot::Sender<()>,
@@ -83,7 +80,6 @@ impl std::fmt::Debug for Request {
             Self::Lease { .. } => "Lease",
             Self::Settle { .. } => "Settle",
             Self::Look(_) => "Look",
-            Self::Change(_) => "Change",
             Self::Tick => "Tick",
             Self::Close { .. } => "Close",
         })
@@ -222,7 +218,12 @@ impl Custodian {
         match request {
             Request::Take { draft, reply } => self.take(*draft, reply),
             Request::Find { identity, reply } => {
-                let _ = reply.send(self.find(&identity));
+                // It may have been appended in this very turn: the yes waits for the sync.
+                let found = self.find(&identity);
+                self.needs_cargo_sync();
+                self.answer(Box::new(move |durable| {
+                    let _ = reply.send(found.filter(|_| durable));
+                }));
             }
             Request::RouteAgain { cargo, assignments, reply } => {
                 let result = self.route_again(cargo, &assignments);
@@ -233,10 +234,6 @@ impl Custodian {
             }
             Request::Settle { cargo, destination, outcome } => {
                 self.settle(cargo, &destination, outcome);
-            }
-            Request::Change(change) => {
-                let answer = change(self);
-                self.answer(answer);
             }
             _ => {}
         }
@@ -376,6 +373,11 @@ impl Custodian {
         CargoId(id)
     }
 
+    /// The number that [`next_id`](Self::next_id) gives next.
+    pub(super) fn peek_id(&self) -> CargoId {
+        CargoId(self.epoch << 32 | u64::from(self.counter))
+    }
+
     /// Says that the destination may have new work.
     pub(super) fn wake(&mut self, number: DestinationNumber) {
         if let LedgerState::Ready(view) = &self.ledger {
@@ -449,7 +451,7 @@ impl Custodian {
                 tracing::warn!("the ledger could not be closed cleanly; the next start proves it");
             }
         }
-        self.shared.stop.stop("closed".into());
+        self.shared.stop.close();
     }
 }
 

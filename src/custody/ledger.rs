@@ -147,14 +147,6 @@ impl Ledger {
         }
     }
 
-    /// True when there is a row under `key`, with this turn's changes.
-    pub(super) fn has(&self, key: &[u8]) -> Result<bool, LedgerError> {
-        match self.pending.get(key) {
-            Some(change) => Ok(change.is_some()),
-            None => Ok(self.db.contains_key(key)?),
-        }
-    }
-
     fn before(&self, key: &[u8]) -> Result<Option<sled::IVec>, LedgerError> {
         match self.pending.get(key) {
             Some(change) => Ok(change.as_deref().map(sled::IVec::from)),

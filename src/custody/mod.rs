@@ -28,6 +28,7 @@ mod fact;
 mod leap;
 mod ledger;
 mod log;
+mod notes;
 mod query;
 mod reclaim;
 mod recovery;
@@ -44,7 +45,7 @@ mod totals;
 mod verify;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -56,6 +57,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use assembly::{AssembleError, Assembled, Assembly, Limits as AssemblyLimits};
 pub use body::{Body, BodyError, BodyReader};
 pub use log::OpenError as LogOpenError;
+pub use notes::{News, Note};
 pub use query::{
     Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
 };
@@ -91,6 +93,8 @@ pub struct Config {
     pub retention: Duration,
     /// How long a tombstone stays after its bytes are gone.
     pub tombstones: Duration,
+    /// Nodes that are told what becomes of their cargo here: those that a tunnel reaches.
+    pub told: BTreeSet<NodeName>,
 }
 
 impl Config {
@@ -104,6 +108,7 @@ impl Config {
             segment_size: 256 << 20,
             retention: Duration::from_secs(24 * 3600),
             tombstones: Duration::from_secs(400 * 24 * 3600),
+            told: BTreeSet::new(),
         }
     }
 }
@@ -290,6 +295,7 @@ impl Custody {
     /// [`OpenError`]: the folder is in use or unusable, or a segment is of a later release.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self, OpenError> {
         let stop = StopSwitch::new();
+        let lock = recovery::lock(&config.data)?;
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let yard = Yard::open(&config.data.join("partial"), config.assembly.clone(), stop.clone())
             .map_err(|source| OpenError::Io { path: config.data.join("partial"), source })?;
@@ -301,7 +307,7 @@ impl Custody {
             room: ArcSwap::from_pointee(config.room.clone()),
         });
         let node = config.node.clone();
-        let custodian = Custodian::open(config, yard.clone(), shared.clone(), metrics)?;
+        let custodian = Custodian::open(config, lock, yard.clone(), shared.clone(), metrics)?;
         custodian.start(inbox, requests.clone());
         Ok(Self { node, requests, yard, shared })
     }

@@ -73,6 +73,12 @@ impl Custodian {
             if !self.end_turn() {
                 return;
             }
+            if let Err(e) = self.write_notes() {
+                self.ledger_failed(&e);
+            }
+            if !self.end_turn() {
+                return;
+            }
             self.show(wall);
         }
         if is_due(&mut self.housekeeping.swept, now, SWEEP) {

@@ -212,12 +212,11 @@ impl Schedule {
         true
     }
 
-    /// A duty entered the queue at a spot that the cursor may have passed.
-    pub(super) fn entered(&mut self, class: Class, spot: Spot) {
-        if let Some(turns) = self.turns.get_mut(&class)
-            && let Some(cursor) = turns.cursors.get_mut(&(spot.origin, spot.study))
-        {
-            cursor.next = cursor.next.min(spot.cargo);
+    /// Duties entered the queue of `destination` out of order: cursors may have passed them.
+    pub(super) fn rewind(&mut self, destination: DestinationNumber) {
+        let turns = self.turns.iter_mut().filter(|(class, _)| class.destination == destination);
+        for cursor in turns.flat_map(|(_, turns)| turns.cursors.values_mut()) {
+            cursor.next = 0;
         }
     }
 
@@ -381,6 +380,16 @@ mod tests {
         let again = s.pick(&q, 0, [true; 4], Size::Any).unwrap().unwrap();
         assert_eq!(again.cargo, CargoId(2));
         assert_eq!(s.pick(&q, 0, [true; 4], Size::Any), Ok(None));
+    }
+
+    #[test]
+    fn what_enters_behind_the_cursor_is_found_after_a_rewind() {
+        let (mut q, mut s) = (Queue::default(), Schedule::default());
+        (5..9).for_each(|n| q.add(Urgency::Routine, 1, 1, n, 500));
+        assert_eq!(s.pick(&q, 0, [true; 4], Size::Any).unwrap().unwrap().cargo, CargoId(5));
+        q.add(Urgency::Routine, 1, 1, 2, 500);
+        s.rewind(0);
+        assert_eq!(s.pick(&q, 0, [true; 4], Size::Any).unwrap().unwrap().cargo, CargoId(2));
     }
 
     #[test]

@@ -283,7 +283,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What stands at the present place; moves on behind it.
-    pub fn next(&mut self) -> io::Result<Found> {
+    pub fn advance(&mut self) -> io::Result<Found> {
         let at = self.at;
         if at + RECORD_HEADER > self.len {
             return Ok(Found::End { at });
@@ -377,6 +377,9 @@ pub fn body_is_whole(file: &File, record: &Record) -> io::Result<bool> {
     Ok(hasher.finish() == Sha256(stored))
 }
 
+/// Records with their heads.
+pub type Entries = Vec<(Record, Vec<u8>)>;
+
 /// The index of a sealed segment, gathered while its records are written.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -392,7 +395,7 @@ impl Index {
     }
 
     /// Bytes gathered.
-    pub const fn len(&self) -> usize {
+    pub const fn bytes(&self) -> usize {
         self.entries.len()
     }
 
@@ -442,7 +445,7 @@ impl Index {
 
     /// The records of a sealed segment with their heads; `None` when it has no whole index, and
     /// the segment must be read record by record.
-    pub fn read(file: &File, header: &SegmentHeader) -> io::Result<Option<Vec<(Record, Vec<u8>)>>> {
+    pub fn read(file: &File, header: &SegmentHeader) -> io::Result<Option<Entries>> {
         let Some((offset, entries_len)) = Self::footer(file)? else { return Ok(None) };
         let mut b = vec![0; usize::try_from(16 + entries_len).map_err(io::Error::other)?];
         file.read_exact_at(&mut b, offset)?;
@@ -452,7 +455,7 @@ impl Index {
         Ok(Self::entries(header, &b[16..]))
     }
 
-    fn entries(header: &SegmentHeader, mut b: &[u8]) -> Option<Vec<(Record, Vec<u8>)>> {
+    fn entries(header: &SegmentHeader, mut b: &[u8]) -> Option<Entries> {
         let mut out = Vec::new();
         while !b.is_empty() {
             let (place, rest) = b.split_at_checked(8)?;

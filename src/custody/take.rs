@@ -1,5 +1,8 @@
 //! Taking cargo: room, identity, record, duties.
 
+use std::io;
+use std::os::unix::fs::FileExt;
+
 use tokio::sync::oneshot;
 
 use super::assembly::{Assembled, AssembledStore};
@@ -94,7 +97,7 @@ impl Custodian {
         limits.admit_from(origin, here, length).map_err(TakeError::Full)
     }
 
-    fn record(
+    pub(super) fn record(
         &mut self,
         envelope: Envelope,
         body: Assembled,
@@ -111,6 +114,7 @@ impl Custodian {
             conflict,
             unchecked: matches!(self.ledger, LedgerState::Building(_)),
         };
+        let note = self.note_in(&head.envelope, &body);
         let bytes = fact::encode(&head);
         let (place, record) = self.append_cargo(id, &bytes, body).map_err(|e| match e {
             AppendError::Sync(e) => {
@@ -128,7 +132,18 @@ impl Custodian {
         self.metrics.kept.with_label_values(&[urgency]).inc();
         self.metrics.kept_bytes.with_label_values(&[urgency]).inc_by(length);
         self.apply_new(place, &record, &head);
+        if let Some(note) = note {
+            self.read_note(&head.envelope.identity.origin, &note);
+        }
         Ok(Kept { cargo: id, new: true, conflict: head.conflict.is_some(), at })
+    }
+
+    /// The bytes of a note from another node that can be acted on now.
+    fn note_in(&self, envelope: &Envelope, body: &Assembled) -> Option<Vec<u8>> {
+        let foreign =
+            envelope.kind == CargoKind::Note && envelope.identity.origin != self.config.node;
+        let ready = matches!(self.ledger, LedgerState::Ready(_));
+        (foreign && ready).then(|| body.head().to_vec())
     }
 
     fn append_cargo(
@@ -176,6 +191,18 @@ impl Custodian {
             Ok(Applied::Duplicate { of }) => {
                 let _ = self.state(&Fact::Duplicate { cargo: record.id, of: of.0 });
                 self.route_again(of, &head.assignments)
+            }
+            Ok(Applied::New) if head.envelope.kind == CargoKind::Note => {
+                let origin = &head.envelope.identity.origin;
+                if *origin != self.config.node
+                    && let Ok((file, _)) = self.cargo_log.file(place.segment)
+                {
+                    let mut note = vec![0; usize::try_from(record.body_len).unwrap_or(0)];
+                    if file.read_exact_at(&mut note, record.body_offset()).is_ok() {
+                        self.read_note(origin, &note);
+                    }
+                }
+                Ok(())
             }
             Ok(_) => Ok(()),
             Err(e) => {
@@ -228,6 +255,7 @@ impl Custodian {
             };
             self.state(&fact).map_err(|e| TakeError::Io(e.to_string()))?;
             self.needs_facts_sync();
+            self.schedule.rewind(number);
             self.woken.insert(assignment.destination.clone());
         }
         Ok(())
@@ -251,8 +279,7 @@ impl Custodian {
             return "the first version cannot be read".into();
         };
         let mut old = vec![0; body.head().len()];
-        let read =
-            std::os::unix::fs::FileExt::read_exact_at(&*file, &mut old, record.body_offset());
+        let read = file.read_exact_at(&mut old, record.body_offset());
         match read {
             Ok(()) => match old.iter().zip(body.head()).position(|(a, b)| a != b) {
                 Some(at) => format!("same length, first different byte at {at}"),
@@ -262,16 +289,25 @@ impl Custodian {
         }
     }
 
-    /// The stored head of cargo whose bytes are here.
+    /// The stored head of cargo whose bytes are here; `None` when it cannot be read.
     pub(super) fn head_of(&mut self, id: CargoId) -> Option<(CargoHead, Record, Place)> {
-        let row = self.view()?.cargo(id).ok()??;
-        if !row.present {
-            return None;
-        }
-        let (record, head) = self.cargo_log.read(row.place).ok()??;
-        (record.id == id.0)
-            .then(|| fact::decode_head(&head).map(|head| (head, record, row.place)))
-            .flatten()
+        self.fetch(id).ok().flatten()
+    }
+
+    /// The stored head of cargo; `None` when the bytes are not here or what stands in their place
+    /// is no such record.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened or read, which may pass.
+    pub(super) fn fetch(&mut self, id: CargoId) -> io::Result<Option<(CargoHead, Record, Place)>> {
+        let row = match self.view().map(|view| view.cargo(id)) {
+            Some(Ok(Some(row))) if row.present => row,
+            _ => return Ok(None),
+        };
+        let Some((record, head)) = self.cargo_log.read(row.place)? else { return Ok(None) };
+        let head = fact::decode_head(&head).filter(|_| record.id == id.0);
+        Ok(head.map(|head| (head, record, row.place)))
     }
 }
 

@@ -461,3 +461,69 @@ async fn a_second_process_is_refused_the_folder() {
     let second = Custody::open(config(dir.path()), Metrics::new());
     assert!(matches!(second, Err(OpenError::InUse { .. })));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_foreign_cargo_go_to_its_origin_as_a_note_and_are_kept_there() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hospital = open(here.path());
+    let mut config = Config::new(name("reading"), there.path().into());
+    config.room.reserve = 1 << 20;
+    config.room.high_watermark = 99;
+    config.told = [name("st-elsewhere")].into();
+    let reading = Custody::open(config, Metrics::new()).unwrap();
+    let mine = give(&hospital, "1.2.3.4", b"abc", to("reading")).await;
+    give(&reading, "1.2.3.4", b"abc", to("pacs")).await;
+    assert_eq!(receipt_all(&hospital, "reading").await, 1);
+    assert_eq!(receipt_all(&reading, "pacs").await, 1);
+    let note = loop {
+        let mut leased = reading.lease(want("st-elsewhere", 1)).await;
+        match leased.pop() {
+            Some(note) => break note,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    assert_eq!(note.envelope.kind, CargoKind::Note);
+    let body = note.body.read().await.unwrap();
+    let mut assembly = hospital.assemble();
+    assembly.push(&body).await.unwrap();
+    let envelope = note.envelope.clone();
+    let draft = Draft { envelope, body: assembly.finish(), assignments: Vec::new() };
+    hospital.take(draft).await.unwrap();
+    let of = Filter { cargo: Some(mine.cargo().0), ..Filter::default() };
+    let listed = hospital.list(of).await.unwrap();
+    let beyond = &listed[0].duties[0].beyond;
+    assert_eq!(beyond.len(), 1);
+    assert_eq!(beyond[0].destination.as_str(), "pacs");
+    assert_eq!(beyond[0].state, state::StateName::Receipted);
+    let receipt = Receipt::Dicom { status: 0 };
+    reading.settle(note, Outcome::Receipted { receipt }).await;
+    assert_eq!(receipt_all(&reading, "st-elsewhere").await, 0, "it is told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_is_quarantined_and_the_others_go_on() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let custody = open(dir.path());
+    for n in 0..5 {
+        give(&custody, &format!("1.2.3.{n}"), &vec![n; 5000], to("pacs")).await;
+    }
+    let segment = fs::read_dir(dir.path().join("cargo")).unwrap().next().unwrap().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(segment.path()).unwrap();
+    // The header of the third record.
+    let records: Vec<usize> = fs::read(segment.path())
+        .unwrap()
+        .windows(4)
+        .enumerate()
+        .filter(|(_, w)| *w == b"HKRC")
+        .map(|(at, _)| at)
+        .collect();
+    file.write_all_at(&[0; 48], records[2] as u64).unwrap();
+    let mut delivered = 0;
+    for _ in 0..5 {
+        delivered += receipt_all(&custody, "pacs").await;
+    }
+    assert_eq!(delivered, 4);
+    let filter = Filter { state: Some(state::StateName::Quarantined), ..Filter::default() };
+    assert_eq!(custody.list(filter).await.unwrap().len(), 1);
+}

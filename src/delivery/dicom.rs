@@ -79,21 +79,16 @@ impl Scu {
             return;
         };
         self.rested = true;
-        let idle = tokio::time::sleep(self.target.timeouts.idle);
-        tokio::pin!(idle);
-        loop {
-            tokio::select! {
-                () = association.until_ended() => {
-                    self.association = None;
+        tokio::select! {
+            () = association.until_ended() => {
+                self.association = None;
+                return;
+            }
+            () = tokio::time::sleep(self.target.timeouts.idle) => {}
+            () = stopped => {}
+            worked = self.sender.signal.changed() => {
+                if worked.is_ok() {
                     return;
-                }
-                () = &mut idle => break,
-                () = stopped => break,
-                worked = self.sender.signal.changed() => {
-                    if worked.is_ok() {
-                        return;
-                    }
-                    break;
                 }
             }
         }
@@ -248,7 +243,7 @@ impl Scu {
     }
 
     async fn judge(&mut self, leased: Leased, what: Try, words: String) {
-        match (self.experience.decide(leased.attempt, what), what) {
+        match (self.experience.decide(leased.cargo.0, leased.attempt, what), what) {
             (Decision::Receipted, Try::Answered(status)) => {
                 let receipt = Receipt::Dicom { status };
                 self.sender.settle(leased, Outcome::Receipted { receipt }).await;

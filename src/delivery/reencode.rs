@@ -48,7 +48,7 @@ pub fn reencode(bytes: &[u8], from: &str, to: &str) -> Result<Vec<u8>, ReencodeE
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 16);
     let mut writer = DataSetWriter::with_ts(&mut out, native(to)?).map_err(unreadable)?;
     let mut source = Digest::default();
-    let mut signed = false;
+    let (mut signed, mut number) = (false, false);
     each_token(bytes, from, |mut token| {
         if let DataToken::ElementHeader(header) = &mut token
             && signed
@@ -58,6 +58,17 @@ pub fn reencode(bytes: &[u8], from: &str, to: &str) -> Result<Vec<u8>, ReencodeE
             header.vr = VR::SS;
         }
         source.add(&token, &mut signed);
+        if let DataToken::ElementHeader(header) = &token {
+            number = matches!(header.vr, VR::DS | VR::IS);
+        }
+        // The writer would print the bytes of a decimal string as numbers.
+        if let DataToken::PrimitiveValue(value @ PrimitiveValue::U8(_)) = &mut token
+            && number
+        {
+            let text = String::from_utf8(value.to_bytes().into_owned());
+            let odd = |_| ReencodeError::Unreadable("a number that is no text".into());
+            *value = PrimitiveValue::Str(text.map_err(odd)?);
+        }
         writer.write(token).map_err(unreadable)
     })?;
     writer.flush().map_err(unreadable)?;
@@ -253,5 +264,26 @@ mod tests {
         assert!(matches!(result, Err(ReencodeError::Unreadable(_))), "{result:?}");
         let short = &explicit()[..explicit().len() - 1];
         assert!(reencode(short, EXPLICIT_VR_LE, IMPLICIT_VR_LE).is_err());
+    }
+
+    #[test]
+    fn every_native_sample_can_be_reencoded() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let index = std::fs::read_to_string(folder.join("INDEX.tsv")).unwrap();
+        let mut count = 0;
+        for row in index.lines().filter(|l| l.starts_with("samples/")) {
+            let f: Vec<_> = row.split('\t').collect();
+            if !super::super::contexts::is_native(f[7]) {
+                continue;
+            }
+            let file = std::fs::read(folder.join(f[0])).unwrap();
+            let meta = u32::from_le_bytes(file[140..144].try_into().unwrap()) as usize;
+            for to in [IMPLICIT_VR_LE, EXPLICIT_VR_LE] {
+                let result = reencode(&file[144 + meta..], f[7], to);
+                assert!(result.is_ok(), "{} to {to}: {result:?}", f[0]);
+                count += 1;
+            }
+        }
+        assert!(count > 50, "{count}");
     }
 }

@@ -19,7 +19,11 @@ pub const SUSPECT_TRIES_ALONE: u32 = 6;
 /// Tries after which an object is quarantined with which associations break while others succeed.
 pub const BREAKING_TRIES: u32 = 5;
 
-/// From so many objects in a row on that fail, the destination is suspected and not they.
+/// Tries after which such an object is quarantined although nothing else is there to compare it
+/// with: more than an hour of back-off, each time with an association that was accepted.
+pub const BREAKING_TRIES_ALONE: u32 = 12;
+
+/// From so many different objects in a row on that fail, the destination is suspected and not they.
 pub const STREAK_ILL: u32 = 3;
 
 /// Wait before an object that failed for its own sake is tried again.
@@ -123,8 +127,10 @@ pub enum Decision {
 /// What a sender has seen of a destination lately: the ground on which objects are blamed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Experience {
-    /// Objects in a row that failed.
+    /// Different objects in a row that failed.
     streak: u32,
+    /// The last that failed.
+    last: Option<u64>,
     /// Whether any object has succeeded on this association.
     succeeded: bool,
 }
@@ -146,8 +152,8 @@ impl Experience {
         STREAK_BACKOFF.ceiling(self.streak.saturating_sub(STREAK_ILL - 1))
     }
 
-    /// Decides about an object that has failed `attempt` times before.
-    pub fn decide(&mut self, attempt: u32, what: Try) -> Decision {
+    /// Decides about the object number `object` that has failed `attempt` times before.
+    pub fn decide(&mut self, object: u64, attempt: u32, what: Try) -> Decision {
         let verdict = match what {
             Try::Answered(status) => verdict(status),
             Try::Broke => Verdict::Failing,
@@ -156,13 +162,17 @@ impl Experience {
         match verdict {
             Verdict::Success | Verdict::Warning => {
                 self.streak = 0;
+                self.last = None;
                 self.succeeded = true;
                 return Decision::Receipted;
             }
             // Says nothing about the destination's health, for or against.
             Verdict::ForGood => return Decision::Quarantine,
             Verdict::Retry | Verdict::Suspect | Verdict::Failing => {
-                self.streak = self.streak.saturating_add(1);
+                if self.last != Some(object) {
+                    self.streak = self.streak.saturating_add(1);
+                }
+                self.last = Some(object);
             }
         }
         let tries = attempt.saturating_add(1);
@@ -170,6 +180,7 @@ impl Experience {
             _ if self.is_ill() => None,
             (Verdict::Failing, true) if what == Try::Broke => Some(BREAKING_TRIES),
             (Verdict::Suspect | Verdict::Failing, true) => Some(SUSPECT_TRIES),
+            (Verdict::Failing, false) if what == Try::Broke => Some(BREAKING_TRIES_ALONE),
             (Verdict::Suspect, false) => Some(SUSPECT_TRIES_ALONE),
             _ => None,
         };
@@ -220,7 +231,7 @@ mod tests {
     fn only_success_and_warning_can_become_a_receipt() {
         for status in 0..=u16::MAX {
             let stored = matches!(verdict(status), Verdict::Success | Verdict::Warning);
-            let decision = Experience::default().decide(0, Try::Answered(status));
+            let decision = Experience::default().decide(0, 0, Try::Answered(status));
             assert_eq!(decision == Decision::Receipted, stored, "{status:04X}");
             assert_eq!(
                 stored,
@@ -236,24 +247,24 @@ mod tests {
         for status in [0xA900, 0xC000, 0x0110] {
             let mut e = Experience::default();
             for attempt in 0..SUSPECT_TRIES - 1 {
-                e.decide(0, Try::Answered(0));
-                assert_eq!(e.decide(attempt, Try::Answered(status)), Decision::Retry);
+                e.decide(0, 0, Try::Answered(0));
+                assert_eq!(e.decide(1, attempt, Try::Answered(status)), Decision::Retry);
             }
-            e.decide(0, Try::Answered(0));
-            assert_eq!(e.decide(2, Try::Answered(status)), Decision::Quarantine, "{status:04X}");
+            e.decide(0, 0, Try::Answered(0));
+            assert_eq!(e.decide(1, 2, Try::Answered(status)), Decision::Quarantine, "{status:04X}");
         }
     }
 
     #[test]
     fn a_destination_that_fails_everything_quarantines_nothing_but_the_first() {
         let mut e = Experience::default();
-        e.decide(0, Try::Answered(0));
-        let decisions: Vec<_> = (0..20).map(|_| e.decide(9, Try::Answered(0xC000))).collect();
+        e.decide(0, 0, Try::Answered(0));
+        let decisions: Vec<_> = (1..20).map(|n| e.decide(n, 9, Try::Answered(0xC000))).collect();
         let quarantined = decisions.iter().filter(|d| **d == Decision::Quarantine).count();
         assert!(quarantined < STREAK_ILL as usize, "{quarantined}");
         assert!(e.is_ill());
         e.associated();
-        assert_eq!(e.decide(9, Try::Answered(0xC000)), Decision::Retry);
+        assert_eq!(e.decide(30, 9, Try::Answered(0xC000)), Decision::Retry);
         assert!(e.pause() > Duration::ZERO && e.pause() <= STREAK_BACKOFF.cap);
     }
 
@@ -261,14 +272,15 @@ mod tests {
     fn out_of_resources_never_ends_in_quarantine() {
         for status in [0xA700, 0x0213] {
             let mut e = Experience::default();
-            e.decide(0, Try::Answered(0));
-            assert_eq!(e.decide(u32::MAX, Try::Answered(status)), Decision::Retry);
+            e.decide(0, 0, Try::Answered(0));
+            assert_eq!(e.decide(1, u32::MAX, Try::Answered(status)), Decision::Retry);
         }
     }
 
     #[test]
     fn a_lone_object_that_is_blamed_ends_in_quarantine_and_a_lone_processing_failure_does_not() {
-        let alone = |attempt, status| Experience::default().decide(attempt, Try::Answered(status));
+        let alone =
+            |attempt, status| Experience::default().decide(1, attempt, Try::Answered(status));
         assert_eq!(alone(SUSPECT_TRIES_ALONE - 2, 0xC000), Decision::Retry);
         assert_eq!(alone(SUSPECT_TRIES_ALONE - 1, 0xC000), Decision::Quarantine);
         assert_eq!(alone(100, 0x0110), Decision::Retry);
@@ -277,11 +289,20 @@ mod tests {
     #[test]
     fn an_object_that_breaks_associations_is_quarantined_only_while_others_succeed() {
         let mut e = Experience::default();
-        assert_eq!(e.decide(100, Try::Broke), Decision::Retry);
+        assert_eq!(e.decide(1, BREAKING_TRIES_ALONE - 2, Try::Broke), Decision::Retry);
         e.associated();
-        e.decide(0, Try::Answered(0xB000));
-        assert_eq!(e.decide(BREAKING_TRIES - 2, Try::Broke), Decision::Retry);
-        e.decide(0, Try::Answered(0));
-        assert_eq!(e.decide(BREAKING_TRIES - 1, Try::Broke), Decision::Quarantine);
+        e.decide(0, 0, Try::Answered(0xB000));
+        assert_eq!(e.decide(1, BREAKING_TRIES - 2, Try::Broke), Decision::Retry);
+        e.decide(0, 0, Try::Answered(0));
+        assert_eq!(e.decide(1, BREAKING_TRIES - 1, Try::Broke), Decision::Quarantine);
+    }
+
+    #[test]
+    fn one_object_that_fails_again_and_again_does_not_make_its_destination_ill() {
+        let mut e = Experience::default();
+        let decisions: Vec<_> =
+            (0..SUSPECT_TRIES_ALONE).map(|n| e.decide(1, n, Try::Answered(0xC000))).collect();
+        assert!(!e.is_ill());
+        assert_eq!(decisions.last(), Some(&Decision::Quarantine));
     }
 }

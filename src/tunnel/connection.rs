@@ -26,6 +26,8 @@ use super::share::{chunk_size, send_window};
 use super::trust::{Credentials, Role};
 use crate::cargo::DestinationName;
 
+/// What peers and listings are told when this node stops.
+const STOPS: &str = "the node stops";
 /// How often the line is measured.
 const MEASURE: Duration = Duration::from_millis(250);
 
@@ -47,9 +49,16 @@ pub(crate) async fn run(
     credentials: Arc<Credentials>,
     place: Option<OwnedSemaphorePermit>,
 ) -> Result<Reason, Reason> {
-    let greeted = timeout(shared.config.limits.handshake, control(shared, &connection, role));
+    let greeting = timeout(shared.config.limits.handshake, control(shared, &connection, role));
+    let greeted = tokio::select! {
+        greeted = greeting => greeted,
+        () = shared.shutdown.cancelled() => {
+            connection.close(close::STOPPING.into(), STOPS.as_bytes());
+            return Err(Reason::ClosedByUs(STOPS.into()));
+        }
+    };
     // Held for as long as the connection stands: the control lane stays open.
-    let _control = match greeted.await {
+    let _control = match greeted {
         Ok(Ok(control)) => control,
         Ok(Err(e)) => return Err(end(&connection, &e)),
         Err(_) => {
@@ -177,9 +186,8 @@ async fn run_outgoing(
             Err(e) => return broken(connection, &e),
         }
     }
-    let words = "the node stops";
-    connection.close(close::STOPPING.into(), words.as_bytes());
-    Reason::ClosedByUs(words.into())
+    connection.close(close::STOPPING.into(), STOPS.as_bytes());
+    Reason::ClosedByUs(STOPS.into())
 }
 
 /// A bug of ours in one lane ends this connection, not the node: leases go back to the queue.
@@ -230,9 +238,8 @@ async fn drain(shared: &Shared, connection: &Connection, stop: &CancellationToke
     shared.shutdown.cancelled().await;
     stop.cancel();
     tokio::time::sleep(shared.config.limits.drain).await;
-    let words = "the node stops";
-    connection.close(close::STOPPING.into(), words.as_bytes());
-    Reason::ClosedByUs(words.into())
+    connection.close(close::STOPPING.into(), STOPS.as_bytes());
+    Reason::ClosedByUs(STOPS.into())
 }
 
 /// Follows the line with send window and chunk size, and counts.

@@ -47,35 +47,51 @@ pub(crate) async fn keep_dialling(shared: Arc<Shared>, endpoint: Endpoint, name:
     let Some(peer) = shared.peers.get(&name) else { return };
     let Some(address) = peer.config.address.clone() else { return };
     let mut attempt = 0;
-    let work = async {
-        loop {
-            peer.down().await;
-            tokio::time::sleep(backoff(attempt, random())).await;
-            if peer.is_up() {
-                continue;
+    loop {
+        let dialled = tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            dialled = dial_when_due(&shared, &endpoint, peer, &address, attempt) => dialled,
+        };
+        let started = clock::now();
+        let ended = match dialled {
+            Ok((connection, credentials)) => {
+                run(&shared, connection, peer, Role::Server, credentials, None).await
             }
-            let started = clock::now();
-            let reason = match dial(&shared, &endpoint, peer, &address).await {
-                Ok((connection, credentials)) => {
-                    let role = Role::Server;
-                    run(&shared, connection, peer, role, credentials, None).await
-                }
-                Err(reason) => Err(reason),
-            };
-            if let Err(reason) = &reason {
-                peer.failed(reason);
-            }
-            let (Ok(reason) | Err(reason)) = reason;
-            if clock::now().since(started) >= STOOD {
-                attempt = 0;
-                continue;
-            }
-            attempt = attempt.saturating_add(1);
-            shared.metrics.tunnel_refused.with_label_values(&[reason.word()]).inc();
-            tracing::warn!(peer = %name, %address, %reason, attempt, "tunnel not made");
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = &ended {
+            peer.failed(reason);
         }
-    };
-    let _ = shared.until_drained(work).await;
+        if shared.shutdown.is_cancelled() {
+            return;
+        }
+        if clock::now().since(started) >= STOOD {
+            attempt = 0;
+            continue;
+        }
+        let (Ok(reason) | Err(reason)) = ended;
+        attempt = attempt.saturating_add(1);
+        shared.metrics.tunnel_refused.with_label_values(&[reason.word()]).inc();
+        tracing::warn!(peer = %name, %address, %reason, attempt, "tunnel not made");
+    }
+}
+
+/// Waits until no connection stands and the back-off has passed, then dials.
+async fn dial_when_due(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    peer: &Peer,
+    address: &str,
+    attempt: u32,
+) -> Result<Dialled, Reason> {
+    loop {
+        peer.down().await;
+        tokio::time::sleep(backoff(attempt, random())).await;
+        // The peer may have dialled us meanwhile.
+        if !peer.is_up() {
+            return dial(shared, endpoint, peer, address).await;
+        }
+    }
 }
 
 type Dialled = (Connection, Arc<super::trust::Credentials>);
@@ -150,7 +166,12 @@ async fn welcome(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphoreP
         tracing::warn!(%address, %reason, "incoming tunnel refused");
     };
     let handshake = async { incoming.accept_with(snapshot.server.clone())?.await };
-    let connection = match timeout(shared.config.limits.handshake, handshake).await {
+    let handshake = timeout(shared.config.limits.handshake, handshake);
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = shared.shutdown.cancelled() => return,
+    };
+    let connection = match shaken {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => return refused(&explain_handshake(&e)),
         Err(_) => return refused(&Reason::Lost),

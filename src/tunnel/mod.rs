@@ -139,18 +139,6 @@ impl Shared {
             }
         }
     }
-
-    /// Runs `work` until the node has stopped and had its time to drain.
-    async fn until_drained<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let end = async {
-            self.shutdown.cancelled().await;
-            tokio::time::sleep(self.config.limits.drain * 2).await;
-        };
-        tokio::select! {
-            done = work => Some(done),
-            () = end => None,
-        }
-    }
 }
 
 /// A running tunnel.

@@ -21,7 +21,7 @@ use super::lane::{FrameReader, LaneError, PRIORITY_ANSWERS, greet};
 use super::receipt;
 use super::trust::Credentials;
 use super::{PeerConfig, Router};
-use crate::cargo::Envelope;
+use crate::cargo::{CargoKind, Envelope};
 use crate::custody::{AssembleError, Assembly, Custody, Draft, Kept, TakeError};
 
 /// Whole bodies of one lane that wait for custody's commit.
@@ -145,7 +145,11 @@ impl Receiver {
         self.received.inc();
         self.received_bytes.inc_by(envelope.length);
         let complete = body.head().len() as u64 == body.len();
-        let assignments = self.router.assign(&envelope, body.head(), complete);
+        let assignments = match envelope.kind {
+            // News for this node itself.
+            CargoKind::Note => vec![],
+            _ => self.router.assign(&envelope, body.head(), complete),
+        };
         let draft = Draft { envelope: envelope.clone(), body, assignments };
         match self.custody.take(draft).await {
             Ok(kept) => {

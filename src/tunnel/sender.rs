@@ -218,6 +218,10 @@ impl Sender {
         leased: Leased,
     ) -> Result<(), LaneError> {
         let body = leased.body.clone();
+        if body.len() != leased.envelope.length {
+            self.custody.settle(leased, unreadable(&short())).await;
+            return Ok(());
+        }
         let exchange = offer(lane, send, leased).await?;
         let from = loop {
             {

@@ -27,13 +27,13 @@ pub const SAVED_MAX: u64 = 2 * CHUNK_MAX as u64;
 pub const STALL: Duration = Duration::from_secs(3);
 
 /// Smallest and largest send window of a connection, in bytes.
-pub const SEND_WINDOW: std::ops::RangeInclusive<u64> = (1 << 20)..=(32 << 20);
+pub const SEND_WINDOW: std::ops::RangeInclusive<u64> = (256 << 10)..=(32 << 20);
 /// Smallest chunk, in bytes.
 pub const CHUNK_MIN: usize = 16 * 1024;
 /// Line time that one chunk may take.
-const CHUNK_TIME: Duration = Duration::from_millis(50);
-/// Line time that the send window may hold, where twice the bandwidth-delay product is less.
-const WINDOW_TIME: Duration = Duration::from_millis(200);
+const CHUNK_TIME: Duration = Duration::from_millis(20);
+/// Line time that may wait in the transport behind what is on its way.
+pub const WINDOW_TIME: Duration = Duration::from_millis(100);
 
 /// One connection's shares.
 #[derive(Debug, Default)]
@@ -88,12 +88,13 @@ impl Share {
     }
 }
 
-/// The send window for a line with this congestion window and round-trip time, in bytes: twice
-/// the bandwidth-delay product (what is on its way, and as much ready behind it), or
-/// [`WINDOW_TIME`] of the line, whichever is more.
+/// The send window for a line with this congestion window and round-trip time, in bytes: what is
+/// on its way, and behind it [`WINDOW_TIME`] of the line, or half as much again where that is more
+/// (on long lines, so that the congestion window can grow). STAT waits behind no more than this.
 pub fn send_window(cwnd: u64, rtt: Duration) -> u64 {
     let line_time = bytes_in(WINDOW_TIME, cwnd, rtt);
-    cwnd.saturating_mul(2).max(line_time).clamp(*SEND_WINDOW.start(), *SEND_WINDOW.end())
+    let ready = line_time.max(cwnd / 2);
+    cwnd.saturating_add(ready).clamp(*SEND_WINDOW.start(), *SEND_WINDOW.end())
 }
 
 /// The chunk size for a line with this congestion window and round-trip time, in bytes.
@@ -178,18 +179,18 @@ mod tests {
     #[test]
     fn the_send_window_holds_the_line_full_and_never_more_than_32_mib() {
         // 100 Mbit/s at 300 ms: 3.75 MB on their way.
-        assert_eq!(send_window(3_750_000, Duration::from_millis(300)), 7_500_000);
-        // 100 Mbit/s at 20 ms: 200 ms of the line.
-        assert_eq!(send_window(250_000, Duration::from_millis(20)), 2_500_000);
-        assert_eq!(send_window(12_000, Duration::from_millis(100)), 1 << 20);
+        assert_eq!(send_window(3_750_000, Duration::from_millis(300)), 5_625_000);
+        // 100 Mbit/s at 20 ms: 250 kB on their way, 100 ms of the line behind them.
+        assert_eq!(send_window(250_000, Duration::from_millis(20)), 1_500_000);
+        assert_eq!(send_window(12_000, Duration::from_millis(100)), 256 << 10);
         assert_eq!(send_window(600 << 20, Duration::from_micros(80)), 32 << 20);
         assert_eq!(send_window(u64::MAX, Duration::ZERO), 32 << 20);
     }
 
     #[test]
-    fn a_chunk_takes_at_most_fifty_milliseconds_of_a_slow_line() {
+    fn a_chunk_takes_at_most_twenty_milliseconds_of_a_slow_line() {
         // 20 Mbit/s at 100 ms.
-        assert_eq!(chunk_size(250_000, Duration::from_millis(100)), 125_000);
+        assert_eq!(chunk_size(250_000, Duration::from_millis(100)), 50_000);
         assert_eq!(chunk_size(12_000, Duration::from_millis(100)), CHUNK_MIN);
         assert_eq!(chunk_size(10 << 20, Duration::from_millis(1)), CHUNK_MAX);
     }

@@ -19,6 +19,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.presentation import build_context
 
 VERIFICATION = "1.2.840.10008.1.1"
+NO_SYNTAX = "2.25.1"  # nobody proposes it
 
 
 def arguments():
@@ -74,13 +75,14 @@ class Scp:
         for cx in assoc.requestor.primitive.presentation_context_definition_list:
             if cx.abstract_syntax in args.refuse_class:
                 continue
+            # A class that is not listed at all would be accepted in any syntax.
+            contexts.setdefault(cx.abstract_syntax, [])
             wanted = [t for t in cx.transfer_syntax if not args.syntax or t in args.syntax]
             if cx.abstract_syntax == VERIFICATION:
                 wanted = cx.transfer_syntax
-            if wanted:
-                contexts.setdefault(cx.abstract_syntax, []).extend(wanted)
-        assoc.acceptor.supported_contexts = [build_context(a, list(dict.fromkeys(t)))
-                                             for a, t in contexts.items()]
+            contexts[cx.abstract_syntax].extend(wanted)
+        assoc.acceptor.supported_contexts = [
+            build_context(a, list(dict.fromkeys(t)) or [NO_SYNTAX]) for a, t in contexts.items()]
 
     def received(self, event):
         """Counts bytes; aborts in the middle when told to."""
@@ -134,7 +136,8 @@ class Scp:
 
 def main():
     args = arguments()
-    _config.UNRESTRICTED_STORAGE_SERVICE = True
+    # Private SOP classes too; then again, none could be refused.
+    _config.UNRESTRICTED_STORAGE_SERVICE = not (args.refuse_class or args.syntax)
     ae = AE(args.ae)
     ae.maximum_pdu_size = args.max_pdu
     ae.maximum_associations = 100

@@ -8,9 +8,12 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Datagrams that wait on the line; more are dropped, as a router does.
 const QUEUE_MAX: usize = 256;
+/// How late a timer may be.
+const TIMER: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 struct State {
@@ -49,16 +52,16 @@ impl Line {
         });
         let (far_out, held) = (far.clone(), state.clone());
         tasks.spawn(async move {
-            let mut debt = Duration::ZERO;
+            let mut free = Instant::now();
             while let Some(datagram) = queued.recv().await {
                 let rate = held.rate.load(Ordering::Relaxed);
                 if rate > 0 {
-                    debt += Duration::from_secs_f64(datagram.len() as f64 / rate as f64);
-                }
-                if debt > Duration::from_millis(2) {
-                    let before = tokio::time::Instant::now();
-                    tokio::time::sleep(debt).await;
-                    debt = debt.saturating_sub(before.elapsed());
+                    let takes = Duration::from_secs_f64(datagram.len() as f64 / rate as f64);
+                    // A timer that fires late is made up for; an idle line saves up nothing.
+                    free = free.max(Instant::now() - TIMER) + takes;
+                    if free > Instant::now() + TIMER / 4 {
+                        tokio::time::sleep_until(free).await;
+                    }
                 }
                 held.forwarded.fetch_add(datagram.len() as u64, Ordering::Relaxed);
                 let _ = far_out.send(&datagram).await;

@@ -1,0 +1,173 @@
+//! News between nodes: what became of cargo beyond the next node.
+//!
+//! A node that settles, holds or quarantines a duty for cargo of another origin writes that into a
+//! note for the origin, many duties in one. Notes are cargo: durable, carried over the tunnel,
+//! receipted. The origin keeps what they say as facts beside its own duty to that node.
+//!
+//! A note can only speak of cargo of the node that receives it, and only of what happened at the
+//! node that wrote it; all else in it is ignored. After a rebuilt ledger news may be told twice.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use super::assembly::Assembled;
+use super::custodian::{Custodian, LedgerState};
+use super::fact::{self, Fact};
+use super::ledger::LedgerError;
+use super::rows::{CargoId, DestinationNumber};
+use super::state::DutyState;
+use super::view::Known;
+use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Urgency};
+use crate::clock;
+
+/// Duties in one note.
+const NOTE_DUTIES_MAX: usize = 500;
+/// Longest note that is believed, in bytes.
+const NOTE_LENGTH_MAX: u64 = 1 << 20;
+
+/// The body of a note.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Note {
+    /// What became of which duties.
+    #[n(0)]
+    pub news: Vec<News>,
+}
+
+/// What became of one duty at the node that writes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct News {
+    /// Which cargo.
+    #[n(0)]
+    pub identity: Identity,
+    /// To whom that node owed it.
+    #[n(1)]
+    pub destination: DestinationName,
+    /// In which state the duty is there.
+    #[n(2)]
+    pub state: DutyState,
+}
+
+/// Duties that wait to be told of, by origin.
+type Waiting = BTreeMap<NodeName, (Note, Vec<(u64, DestinationName)>)>;
+
+impl Custodian {
+    /// Writes what waits to be told into notes.
+    pub(super) fn write_notes(&mut self) -> Result<(), LedgerError> {
+        let keys: Vec<Vec<u8>> = match &self.ledger {
+            LedgerState::Ready(view) => {
+                let keys = view.ledger.keys(b"o", vec![b'o']);
+                keys.take(NOTE_DUTIES_MAX).collect::<Result<_, _>>()?
+            }
+            LedgerState::Building(_) => return Ok(()),
+        };
+        let mut waiting = Waiting::new();
+        for key in keys {
+            let (id, number) = parts(&key);
+            match self.news_of(id, number)? {
+                Some(news) => {
+                    let (note, told) = waiting.entry(news.identity.origin.clone()).or_default();
+                    told.push((id.0, news.destination.clone()));
+                    note.news.push(news);
+                }
+                None => {
+                    if let Some(view) = self.view() {
+                        view.ledger.remove(key)?;
+                    }
+                }
+            }
+        }
+        for (origin, (note, told)) in waiting {
+            // News for a node that nobody here can reach go no further.
+            if !self.config.told.contains(&origin) || self.write_note(&origin, &note) {
+                let _ = self.state(&Fact::Noted { duties: told });
+            }
+        }
+        Ok(())
+    }
+
+    fn news_of(
+        &mut self,
+        id: CargoId,
+        number: DestinationNumber,
+    ) -> Result<Option<News>, LedgerError> {
+        let LedgerState::Ready(view) = &self.ledger else { return Ok(None) };
+        let Some(row) = view.cargo(id)? else { return Ok(None) };
+        let Some(duty) = row.duty(number) else { return Ok(None) };
+        let (destination, state) = (view.name(number).clone(), duty.state.clone());
+        let identity = match self.head_of(id) {
+            Some((head, _, _)) => Some(head.envelope.identity),
+            None => match row.tombstone.and_then(|place| self.fact_at(place)) {
+                Some(Fact::Reclaimed { identity, .. }) => Some(identity),
+                _ => None,
+            },
+        };
+        Ok(identity.map(|identity| News { identity, destination, state }))
+    }
+
+    fn write_note(&mut self, origin: &NodeName, note: &Note) -> bool {
+        let body = Assembled::from_bytes(fact::encode(note));
+        let sha256 = body.sha256();
+        let envelope = Envelope {
+            kind: CargoKind::Note,
+            identity: Identity {
+                origin: self.config.node.clone(),
+                key: format!("note-{}", self.peek_id().0),
+                sha256,
+            },
+            length: body.len(),
+            urgency: Urgency::Routine,
+            received_at: clock::wall(),
+            calling_ae: String::new(),
+            called_ae: String::new(),
+            sop_class: String::new(),
+            transfer_syntax: String::new(),
+            study: String::new(),
+            series: String::new(),
+            modality: String::new(),
+            accession: String::new(),
+            patient_id: String::new(),
+            flags: Vec::new(),
+        };
+        let to = vec![Assignment {
+            destination: DestinationName::from(origin),
+            urgency: Urgency::Routine,
+            hold: None,
+        }];
+        self.record(envelope, body, to, None).is_ok()
+    }
+
+    /// Keeps what a note says. `writer` is the node that wrote it.
+    pub(super) fn read_note(&mut self, writer: &NodeName, body: &[u8]) {
+        if body.len() as u64 > NOTE_LENGTH_MAX {
+            tracing::warn!(%writer, bytes = body.len(), "a note is too long; ignored");
+            return;
+        }
+        let Ok(note) = minicbor::decode::<Note>(body) else {
+            tracing::warn!(%writer, "a note is unreadable; kept, but not acted on");
+            return;
+        };
+        for news in note.news {
+            if news.identity.origin != self.config.node {
+                continue;
+            }
+            let known = self.view().map(|view| view.known(&news.identity));
+            if let Some(Ok(Known::Same(id, _))) = known {
+                let _ = self.state(&Fact::Beyond {
+                    cargo: id.0,
+                    node: writer.clone(),
+                    destination: news.destination,
+                    state: news.state,
+                });
+            }
+        }
+    }
+}
+
+/// Cargo and destination of an `o` key.
+fn parts(key: &[u8]) -> (CargoId, DestinationNumber) {
+    let id = u64::from_be_bytes(key[5..13].try_into().expect("an o key has 15 bytes"));
+    (CargoId(id), DestinationNumber::from_be_bytes([key[13], key[14]]))
+}
