@@ -321,11 +321,27 @@ async fn report(hospital: &Node, reading: &Node, images: &[Image], folder: &Path
         }
         say(&format!("   image {:2}: {receipt}, identical", n + 1))?;
     }
+    say(&format!("7. {HOSPITAL} hears what became of them there:"))?;
+    for (n, image) in images.iter().enumerate() {
+        let told = |c: &CargoStatus| !c.duties[0].beyond.is_empty();
+        let cargo = when(hospital, image, told).await?;
+        let beyond = &cargo.duties[0].beyond[0];
+        say(&format!("   image {:2}: {} by {}", n + 1, beyond.state, beyond.destination))?;
+    }
     Ok(())
 }
 
 /// The cargo of `image` at `node`, once all its duties are receipted.
 async fn settled(node: &Node, image: &Image) -> Result<CargoStatus, Failure> {
+    when(node, image, |c| c.duties.iter().all(|d| d.receipt.is_some())).await
+}
+
+/// The cargo of `image` at `node`, once `done` says so.
+async fn when(
+    node: &Node,
+    image: &Image,
+    done: impl Fn(&CargoStatus) -> bool,
+) -> Result<CargoStatus, Failure> {
     let Reading::Header(header) = header::read(image.data_set, &image.transfer_syntax, true) else {
         return Err(failed("a sample image is unreadable"));
     };
@@ -336,7 +352,7 @@ async fn settled(node: &Node, image: &Image) -> Result<CargoStatus, Failure> {
         let found = cargo.into_iter().find(|c| c.key == image.sop_instance);
         if let Some(found) = found
             && !found.duties.is_empty()
-            && found.duties.iter().all(|d| d.receipt.is_some())
+            && done(&found)
         {
             return Ok(found);
         }

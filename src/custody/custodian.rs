@@ -218,7 +218,12 @@ impl Custodian {
         match request {
             Request::Take { draft, reply } => self.take(*draft, reply),
             Request::Find { identity, reply } => {
-                let _ = reply.send(self.find(&identity));
+                // It may have been appended in this very turn: the yes waits for the sync.
+                let found = self.find(&identity);
+                self.needs_cargo_sync();
+                self.answer(Box::new(move |durable| {
+                    let _ = reply.send(found.filter(|_| durable));
+                }));
             }
             Request::RouteAgain { cargo, assignments, reply } => {
                 let result = self.route_again(cargo, &assignments);
@@ -446,7 +451,7 @@ impl Custodian {
                 tracing::warn!("the ledger could not be closed cleanly; the next start proves it");
             }
         }
-        self.shared.stop.stop("closed".into());
+        self.shared.stop.close();
     }
 }
 

@@ -295,6 +295,7 @@ impl Custody {
     /// [`OpenError`]: the folder is in use or unusable, or a segment is of a later release.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self, OpenError> {
         let stop = StopSwitch::new();
+        let lock = recovery::lock(&config.data)?;
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         let yard = Yard::open(&config.data.join("partial"), config.assembly.clone(), stop.clone())
             .map_err(|source| OpenError::Io { path: config.data.join("partial"), source })?;
@@ -306,7 +307,7 @@ impl Custody {
             room: ArcSwap::from_pointee(config.room.clone()),
         });
         let node = config.node.clone();
-        let custodian = Custodian::open(config, yard.clone(), shared.clone(), metrics)?;
+        let custodian = Custodian::open(config, lock, yard.clone(), shared.clone(), metrics)?;
         custodian.start(inbox, requests.clone());
         Ok(Self { node, requests, yard, shared })
     }

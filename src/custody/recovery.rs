@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -90,7 +91,8 @@ pub(super) enum Built {
 pub(super) fn lock(data: &Path) -> Result<Flock<File>, OpenError> {
     let path = data.join("lock");
     let io_error = |source| OpenError::Io { path: path.clone(), source };
-    fs::create_dir_all(data).map_err(io_error)?;
+    // What lies below are patients' images: for this user alone.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(io_error)?;
     let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path);
     Flock::lock(file.map_err(io_error)?, FlockArg::LockExclusiveNonblock)
         .map_err(|_| OpenError::InUse { path: path.clone() })
@@ -108,11 +110,11 @@ pub fn try_lock(data: &Path) -> Result<(), OpenError> {
 impl Custodian {
     pub(super) fn open(
         config: Config,
+        lock: Flock<File>,
         yard: Arc<Yard>,
         shared: Arc<Shared>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
-        let lock = lock(&config.data)?;
         let at = clock::wall();
         let aside = config.data.join("aside");
         let (cargo_dir, fact_dir) = (config.data.join("cargo"), config.data.join("facts"));

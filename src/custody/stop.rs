@@ -26,6 +26,17 @@ impl StopSwitch {
         });
     }
 
+    /// Throws it at the end of a clean stop, when there is nothing to report.
+    pub(super) fn close(&self) {
+        self.0.send_if_modified(|state| {
+            let first = state.is_none();
+            if first {
+                *state = Some("the node has stopped".into());
+            }
+            first
+        });
+    }
+
     /// True once thrown.
     pub fn is_stopped(&self) -> bool {
         self.0.borrow().is_some()
