@@ -9,4 +9,5 @@ mod line;
 mod orthanc;
 mod part10;
 mod ports;
+mod service;
 mod site;
