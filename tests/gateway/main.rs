@@ -9,5 +9,6 @@ mod line;
 mod orthanc;
 mod part10;
 mod ports;
+mod reload;
 mod service;
 mod site;
