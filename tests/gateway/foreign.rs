@@ -1,0 +1,296 @@
+//! DICOM programs that are not ours: pynetdicom by `tests/foreign/*.py`, and dcmtk.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde::Deserialize;
+
+use crate::site::{Site, run, signal, terminate, text, until};
+use crate::{part10, ports};
+
+/// The AE title of every foreign receiver.
+pub(crate) const AE_TITLE: &str = "FOREIGN";
+
+/// Python with pynetdicom: `HIKYAKU_TEST_PYTHON`, or the one that `tests/run` makes.
+fn python(script: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
+        .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
+    assert!(python.exists(), "no {}: run tests/run once, which makes it", python.display());
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/foreign").join(script));
+    command
+}
+
+/// What the receiver says of one object. The digest is of the data set's bytes as received.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(crate) struct Arrived {
+    pub(crate) sop: String,
+    pub(crate) class: String,
+    pub(crate) ts: String,
+    pub(crate) sha256: String,
+    pub(crate) length: u64,
+    pub(crate) status: String,
+    pub(crate) calling: String,
+    /// Name of the file with the data set, in [`Scp::folder`].
+    pub(crate) file: String,
+}
+
+/// A storage SCP by pynetdicom.
+pub(crate) struct Scp {
+    port: u16,
+    folder: PathBuf,
+    options: Vec<String>,
+    arrived: Arc<Mutex<Vec<Arrived>>>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Scp {
+    /// One that runs, with options of `tests/foreign/scp.py`.
+    pub(crate) fn start(site: &Site, options: &[&str]) -> Self {
+        let scp = Self::down(site, options);
+        scp.up();
+        scp
+    }
+
+    /// One that has its port but does not listen yet.
+    pub(crate) fn down(site: &Site, options: &[&str]) -> Self {
+        let port = ports::free();
+        Self {
+            port,
+            folder: site.path().join(format!("received-{port}")),
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+            arrived: Arc::default(),
+            child: Mutex::new(None),
+        }
+    }
+
+    /// Makes it listen.
+    pub(crate) fn up(&self) {
+        let mut command = python("scp.py");
+        command.args(["--port", &self.port.to_string(), "--ae", AE_TITLE, "--out"]);
+        command.arg(&self.folder).args(&self.options);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let child_ref = child.as_mut().expect("the receiver starts");
+        let mut lines = BufReader::new(child_ref.stdout.take().expect("its output"));
+        let mut first = String::new();
+        lines.read_line(&mut first).expect("its first line");
+        assert!(first.starts_with("listening "), "the receiver says {first:?}");
+        let arrived = self.arrived.clone();
+        thread::spawn(move || collect(lines, &arrived));
+        *self.child.lock().expect("no panic") = child.ok();
+    }
+
+    /// Ends it; what has arrived is still known.
+    pub(crate) fn kill(&self) {
+        if let Some(mut child) = self.child.lock().expect("no panic").take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Ends it and starts it with other options.
+    pub(crate) fn change(&mut self, options: &[&str]) {
+        self.kill();
+        self.options = options.iter().map(|o| (*o).to_owned()).collect();
+        self.up();
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Every object that it was sent, in order, refused ones too.
+    pub(crate) fn arrived(&self) -> Vec<Arrived> {
+        self.arrived.lock().expect("no panic").clone()
+    }
+
+    /// Waits until it was sent at least `n` objects.
+    pub(crate) fn wait(&self, n: usize) -> Vec<Arrived> {
+        until(&format!("{n} objects arrive at {}", self.port), || self.arrived().len() >= n);
+        self.arrived()
+    }
+}
+
+fn collect(lines: BufReader<ChildStdout>, arrived: &Mutex<Vec<Arrived>>) {
+    for line in lines.lines().map_while(Result::ok) {
+        match serde_json::from_str(&line) {
+            Ok(one) => arrived.lock().expect("no panic").push(one),
+            Err(e) => eprintln!("the receiver says {line:?}: {e}"),
+        }
+    }
+}
+
+impl Drop for Scp {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.lock().ok().and_then(|mut c| c.take()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What the sender says of one object. The digest is of the data set's bytes as sent.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(crate) struct Sent {
+    pub(crate) sop: String,
+    pub(crate) class: String,
+    pub(crate) ts: String,
+    pub(crate) sha256: Option<String>,
+    pub(crate) length: Option<u64>,
+    /// Four hexadecimal digits, or a word; see `tests/foreign/scu.py`.
+    pub(crate) status: String,
+}
+
+/// Sends files and folders by pynetdicom, each in its own transfer syntax, byte for byte.
+pub(crate) fn scu(port: u16, options: &[&str], paths: &[&Path]) -> Vec<Sent> {
+    let mut command = python("scu.py");
+    command.args(["127.0.0.1", &port.to_string()]).args(paths).args(options);
+    let output = run(&mut command);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+    let sent: Vec<Sent> = out.lines().map(parse).collect();
+    assert!(!sent.is_empty(), "the sender sends nothing: {err}");
+    sent
+}
+
+/// The same, where every object must be answered with success.
+pub(crate) fn scu_ok(port: u16, options: &[&str], paths: &[&Path]) -> Vec<Sent> {
+    let sent = scu(port, options, paths);
+    let refused: Vec<&Sent> = sent.iter().filter(|s| s.status != "0000").collect();
+    assert!(refused.is_empty(), "not answered with success: {refused:?}");
+    sent
+}
+
+/// A sender that works while the test goes on.
+pub(crate) struct Sending {
+    child: Child,
+    sent: Arc<Mutex<Vec<Sent>>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Sending {
+    /// Starts `tests/foreign/scu.py`.
+    pub(crate) fn start(port: u16, options: &[&str], paths: &[&Path]) -> Self {
+        let mut command = python("scu.py");
+        command.args(["127.0.0.1", &port.to_string()]).args(paths).args(options);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the sender starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output"));
+        let sent = Arc::<Mutex<Vec<Sent>>>::default();
+        let into = sent.clone();
+        let reader = thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                if let Ok(one) = serde_json::from_str(&line) {
+                    into.lock().expect("no panic").push(one);
+                }
+            }
+        });
+        Self { child, sent, reader: Some(reader) }
+    }
+
+    /// What it has sent until now.
+    pub(crate) fn sent(&self) -> Vec<Sent> {
+        self.sent.lock().expect("no panic").clone()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Vec<Sent> {
+        self.child.wait().expect("a child that can be waited for");
+        self.reader.take().expect("a reader").join().expect("no panic");
+        self.sent()
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// dcmtk's `storescu -d`: the statuses that it was given, in order, and everything it said. Its exit
+/// code says little (it is 0 with `--no-halt` whatever happens).
+pub(crate) fn storescu(port: u16, options: &[&str], paths: &[&Path]) -> (Vec<u16>, String) {
+    let mut command = Command::new("storescu");
+    command.args(["-d", "-nh", "-aet", "DCMTK", "-aec", "HIKYAKU"]).args(options);
+    command.args(["127.0.0.1", &port.to_string()]).args(paths);
+    let output = run(&mut command);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    // "D: DIMSE Status                  : 0x0000: Success"
+    let status = |line: &str| {
+        let (_, rest) = line.split_once("DIMSE Status")?;
+        let (_, hex) = rest.split_once("0x")?;
+        u16::from_str_radix(hex.get(..4)?, 16).ok()
+    };
+    (said.lines().filter_map(status).collect(), said)
+}
+
+/// dcmtk's `dcmsend` with a report file: how many objects were sent with success, and the report.
+pub(crate) fn dcmsend(site: &Site, port: u16, options: &[&str], paths: &[&Path]) -> (u64, String) {
+    let report = site.path().join(format!("dcmsend-{port}-{}.txt", ports::free()));
+    let mut command = Command::new("dcmsend");
+    command.args(["-aet", "DCMTK", "-aec", "HIKYAKU", "+crf"]).arg(&report).args(options);
+    command.args(["127.0.0.1", &port.to_string()]).args(paths);
+    run(&mut command);
+    let said = std::fs::read_to_string(&report).unwrap_or_default();
+    // "  * with status SUCCESS    : 10"
+    let count = said.lines().find(|line| line.contains("with status SUCCESS"));
+    let count = count.and_then(|line| line.rsplit(':').next()?.trim().parse().ok());
+    (count.unwrap_or(0), said)
+}
+
+/// dcmtk's `echoscu -v`.
+pub(crate) fn echoscu(port: u16, options: &[&str]) -> Output {
+    let mut command = Command::new("echoscu");
+    command.arg("-v").args(options).args(["127.0.0.1", &port.to_string()]);
+    run(&mut command)
+}
+
+/// dcmtk's `storescp`, which writes what it gets to a folder bit by bit.
+pub(crate) struct Storescp {
+    port: u16,
+    folder: PathBuf,
+    child: Child,
+}
+
+impl Storescp {
+    pub(crate) fn start(site: &Site, options: &[&str]) -> Self {
+        let port = ports::free();
+        let folder = site.path().join(format!("storescp-{port}"));
+        std::fs::create_dir(&folder).expect("a folder");
+        let mut command = Command::new("storescp");
+        command.args(["-aet", AE_TITLE, "+B", "-od"]).arg(&folder).args(options);
+        command.arg(port.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.stderr(Stdio::null()).spawn().expect("storescp starts");
+        let scp = Self { port, folder, child };
+        until("storescp answers", || echoscu(port, &["-aec", AE_TITLE]).status.success());
+        scp
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The files that it has written.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        part10::files(&self.folder)
+    }
+
+    pub(crate) fn signal(&self, what: nix::sys::signal::Signal) {
+        signal(&self.child, what);
+    }
+}
+
+impl Drop for Storescp {
+    fn drop(&mut self) {
+        terminate(&mut self.child);
+    }
+}

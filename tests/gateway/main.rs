@@ -1,0 +1,12 @@
+//! Whole nodes, real networks, foreign programs: what docs/testing.md lists, by experiment.
+//!
+//! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
+
+mod foreign;
+mod forwarding;
+mod http;
+mod line;
+mod orthanc;
+mod part10;
+mod ports;
+mod site;
