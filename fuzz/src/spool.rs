@@ -28,6 +28,8 @@ fn open(data: &Path) -> Result<Custody, OpenError> {
     let mut config = Config::new("hospital".parse().expect("a name"), data.into());
     config.room = RoomLimits { reserve: 0, ..RoomLimits::default() };
     config.segment_size = 1 << 16;
+    config.room.capacity = Some(1 << 30);
+    config.room.reserve = 1 << 20;
     Custody::open(config, Metrics::new())
 }
 
