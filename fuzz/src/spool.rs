@@ -26,7 +26,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn open(data: &Path) -> Result<Custody, OpenError> {
     let mut config = Config::new("hospital".parse().expect("a name"), data.into());
-    config.room = RoomLimits { reserve: 0, ..RoomLimits::default() };
+    config.room = RoomLimits { capacity: Some(1 << 30), reserve: 0, ..RoomLimits::default() };
     config.segment_size = 1 << 16;
     Custody::open(config, Metrics::new())
 }
