@@ -168,7 +168,7 @@ impl Custodian {
         self.metrics.damaged.inc();
         let reason = "its record in the spool cannot be read".to_owned();
         tracing::error!(cargo = %id, %destination, "{reason}; quarantined");
-        self.findings.push(format!("cargo {id}: {reason}"));
+        self.find_fault(format!("cargo {id}: {reason}"));
         self.change_duty(id, destination, DutyEvent::GaveUp { reason, at: clock::wall() }, None);
     }
 

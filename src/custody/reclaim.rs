@@ -17,11 +17,11 @@ use super::custodian::{Custodian, LedgerState, Which};
 use super::fact::{self, End, Fact};
 use super::ledger::{Key, LedgerError, tail_u64};
 use super::log::Place;
-use super::query::Summary;
 use super::room::Usage;
 use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
 use super::segment::Record;
 use super::state::StateName;
+use super::status::Summary;
 use crate::cargo::Urgency;
 use crate::clock::{Monotonic, Timestamp};
 
@@ -95,7 +95,9 @@ impl Custodian {
         if let Ok(fs) = statvfs(&self.config.data) {
             let unit = fs.fragment_size();
             self.usage.free = fs.blocks_available() * unit;
-            self.usage.total = fs.blocks() * unit;
+            // As df counts: what only root may use, or nobody, is no room.
+            let used = fs.blocks().saturating_sub(fs.blocks_free());
+            self.usage.total = (used + fs.blocks_available()) * unit;
         }
         let limits = self.shared.room.load();
         let room = limits

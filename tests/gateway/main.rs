@@ -3,6 +3,8 @@
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
 mod attack;
+mod chance;
+mod crash;
 mod foreign;
 mod forwarding;
 mod hostile_dicom;
@@ -11,4 +13,10 @@ mod line;
 mod orthanc;
 mod part10;
 mod ports;
+mod power;
+mod reload;
+mod sender;
+mod service;
 mod site;
+mod spool;
+mod trace;
