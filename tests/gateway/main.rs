@@ -2,10 +2,12 @@
 //!
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
+mod attack;
 mod chance;
 mod crash;
 mod foreign;
 mod forwarding;
+mod hostile_dicom;
 mod http;
 mod line;
 mod orthanc;
