@@ -261,6 +261,11 @@ fn no_data_set_makes_the_header_reader_fail() {
 }
 
 #[test]
+fn no_data_set_makes_reencoding_fail() {
+    fuzz("reencode");
+}
+
+#[test]
 fn no_bytes_make_the_frame_decoder_fail() {
     fuzz("frame");
 }
@@ -273,6 +278,11 @@ fn no_frames_make_an_exchange_fail() {
 #[test]
 fn no_receipt_makes_the_verifier_fail() {
     fuzz("receipt");
+}
+
+#[test]
+fn no_note_makes_its_reader_fail() {
+    fuzz("note");
 }
 
 #[test]

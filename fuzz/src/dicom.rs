@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use hikyaku::delivery::contexts::{Pair, Proposal, Recent};
+use hikyaku::delivery::reencode;
 use hikyaku::delivery::requestor::{Meaning, Requestor};
 use hikyaku::dicom::command::{Command, Response, StoreRequest, field};
 use hikyaku::dicom::header;
@@ -126,6 +127,17 @@ pub(crate) fn header(data: &[u8]) {
     let [how, data @ ..] = data else { return };
     let syntax = SYNTAXES[usize::from(how >> 1) % SYNTAXES.len()];
     let _ = header::read(data, syntax, how & 1 == 0);
+}
+
+pub(crate) fn reencode(data: &[u8]) {
+    let [how, data @ ..] = data else { return };
+    let native = &SYNTAXES[..3];
+    let from = native[usize::from(how >> 1) % native.len()];
+    let to = native[usize::from(*how) % 2];
+    if let Ok(changed) = reencode::reencode(data, from, to) {
+        // What was re-encoded once can be again, and then says the same.
+        reencode::reencode(&changed, to, to).expect("our own data set");
+    }
 }
 
 /// The project's folder, wherever this is compiled.

@@ -24,15 +24,17 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 12] = [
+pub const ENTRIES: [Entry; 14] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
     entry("requestor", dicom::requestor, dicom::answers, 2),
     entry("header", dicom::header, dicom::data_sets, 4),
+    entry("reencode", dicom::reencode, dicom::data_sets, 40),
     entry("frame", tunnel::frame, tunnel::frames, 1),
     entry("exchange", tunnel::exchange, tunnel::frames, 1),
     entry("receipt", tunnel::receipt, tunnel::receipts, 4),
+    entry("note", tunnel::note, tunnel::notes, 2),
     entry("config", text::config, text::configs, 20),
     entry("control", text::control, text::controls, 1),
     entry("segment", spool::segment, spool::segments, 20),

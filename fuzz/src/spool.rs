@@ -10,7 +10,7 @@ use std::time::Duration;
 use hikyaku::cargo::{Assignment, Envelope, Urgency};
 use hikyaku::custody::segment::{Found, Index, LogKind, Reader, Record, SegmentHeader};
 use hikyaku::custody::{
-    Config, Custody, Draft, Filter, Kept, OpenError, Outcome, Receipt, RoomLimits, Want, verify,
+    Config, Custody, Draft, Filter, Kept, OpenError, Outcome, Receipt, Want, verify,
 };
 use hikyaku::metrics::Metrics;
 use tempfile::TempDir;
@@ -26,8 +26,9 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn open(data: &Path) -> Result<Custody, OpenError> {
     let mut config = Config::new("hospital".parse().expect("a name"), data.into());
-    config.room = RoomLimits { reserve: 0, ..RoomLimits::default() };
     config.segment_size = 1 << 16;
+    config.room.capacity = Some(1 << 30);
+    config.room.reserve = 1 << 20;
     Custody::open(config, Metrics::new())
 }
 

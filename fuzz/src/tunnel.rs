@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use hikyaku::cargo::{CargoKind, Envelope, Identity, NodeName, Sha256, Urgency};
 use hikyaku::clock::{self, Timestamp};
+use hikyaku::custody::state::DutyState;
+use hikyaku::custody::{News, Note};
 use hikyaku::tunnel::exchange::{Answer, Incoming, Outgoing, SMALL_MAX, Step, check_envelope};
 use hikyaku::tunnel::frame::{
     CHUNK_MAX, Decoder, Frame, Hello, Offer, PAYLOAD_MAX, Purpose, Refuse, Resume, SignedReceipt,
@@ -127,6 +129,25 @@ pub(crate) fn receipt(data: &[u8]) {
     if let Ok(said) = checked {
         assert_eq!(said.sha256, Sha256::of(b"body"), "a receipt for something else");
     }
+}
+
+/// What a note says, read as custody reads it.
+pub(crate) fn note(data: &[u8]) {
+    if let Ok(note) = minicbor::decode::<Note>(data) {
+        let again = minicbor::to_vec(&note).expect("memory");
+        assert_eq!(minicbor::decode::<Note>(&again).expect("our own note"), note);
+    }
+}
+
+pub(crate) fn notes() -> Vec<Vec<u8>> {
+    let news = |state| News {
+        identity: envelope(b"body").identity,
+        destination: "pacs".parse().expect("a name"),
+        state,
+    };
+    let quarantined = DutyState::Quarantined { reason: "refused".into(), at: Timestamp(1) };
+    let note = Note { news: vec![news(DutyState::owed()), news(quarantined)] };
+    vec![minicbor::to_vec(&note).expect("memory")]
 }
 
 fn node() -> NodeName {

@@ -17,7 +17,7 @@ where
 fn config(data: &Path) -> Config {
     let mut config = Config::new(name("st-elsewhere"), data.into());
     config.room.reserve = 1 << 20;
-    config.room.high_watermark = 99;
+    config.room.capacity = Some(4 << 30);
     config
 }
 
@@ -468,7 +468,7 @@ async fn news_of_foreign_cargo_go_to_its_origin_as_a_note_and_are_kept_there() {
     let hospital = open(here.path());
     let mut config = Config::new(name("reading"), there.path().into());
     config.room.reserve = 1 << 20;
-    config.room.high_watermark = 99;
+    config.room.capacity = Some(4 << 30);
     config.told = [name("st-elsewhere")].into();
     let reading = Custody::open(config, Metrics::new()).unwrap();
     let mine = give(&hospital, "1.2.3.4", b"abc", to("reading")).await;
