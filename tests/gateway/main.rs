@@ -6,6 +6,7 @@ mod chance;
 mod crash;
 mod foreign;
 mod forwarding;
+mod guides;
 mod http;
 mod line;
 mod orthanc;
