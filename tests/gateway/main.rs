@@ -7,6 +7,7 @@ mod chance;
 mod crash;
 mod foreign;
 mod forwarding;
+mod guides;
 mod hostile_dicom;
 mod http;
 mod line;
