@@ -38,7 +38,7 @@ pub const ENTRIES: [Entry; 14] = [
     entry("config", text::config, text::configs, 20),
     entry("control", text::control, text::controls, 1),
     entry("segment", spool::segment, spool::segments, 20),
-    entry("recovery", spool::recovery, spool::spools, 200),
+    entry("recovery", spool::recovery, spool::spools, 400),
 ];
 
 const fn entry(

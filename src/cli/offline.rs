@@ -26,10 +26,18 @@ pub(super) enum Spool {
     /// Works with the node running or stopped. Exit code 4 when something is damaged.
     Verify(Verify),
     /// Rebuild the ledger from the logs; the node must be stopped
+    ///
+    /// The old one is kept below `[node] data` as aside/ledger. A node does this by itself when it
+    /// finds its ledger wanting.
     RebuildLedger(Rebuild),
-    /// Write what is in the spool as DICOM files; works without a ledger
+    /// Write what is in the spool as DICOM files; the node must be stopped
+    ///
+    /// One file NUMBER.dcm for each image whose bytes are here, delivered or not. Needs no ledger.
+    /// Exit code 4 when something is damaged; all else is written.
     Export(Export),
     /// Say that the wall clock is right after an unexplained leap, so that deletion goes on
+    ///
+    /// Look at `timedatectl` first: bytes are deleted by the wall clock.
     ConfirmClock(Rebuild),
 }
 

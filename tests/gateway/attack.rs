@@ -20,6 +20,8 @@ pub(crate) enum Heard {
     Reject(u8, u8, u8),
     /// Status of a response.
     Status(u16),
+    /// A piece of a response without its status.
+    Piece,
     Release,
     Abort,
     Closed,
@@ -212,14 +214,13 @@ impl Attacker {
         }
     }
 
-    /// Waits for the node to end the connection; what it said last.
+    /// Waits for the node to end the association, with which word; `Closed` is without any.
     pub(crate) fn hear_out(&mut self) -> Heard {
-        let mut last = Heard::Silence;
         loop {
-            match self.hear() {
-                Heard::Closed => return last,
-                Heard::Silence => return Heard::Silence,
-                heard => last = heard,
+            let heard = self.hear();
+            let ends = [Heard::Closed, Heard::Silence, Heard::Abort, Heard::Release];
+            if ends.contains(&heard) || matches!(heard, Heard::Reject(..)) {
+                return heard;
             }
         }
     }
@@ -228,8 +229,10 @@ impl Attacker {
 /// (0000,0900) of a response.
 fn status(body: &[u8]) -> Heard {
     let tag = [0, 0, 0, 9, 2, 0, 0, 0];
-    let at = body.windows(8).position(|w| w == tag).expect("a response with a status");
-    Heard::Status(u16::from_le_bytes([body[at + 8], body[at + 9]]))
+    match body.windows(10).find(|w| w.starts_with(&tag)) {
+        Some(status) => Heard::Status(u16::from_le_bytes([status[8], status[9]])),
+        None => Heard::Piece,
+    }
 }
 
 /// Whether a peer with good intent is served.
