@@ -182,11 +182,17 @@ fn store_request(message: u16, sop: &str) -> Vec<u8> {
     command
 }
 
-/// (0000,0900) of a command set.
-fn status(command: &[u8]) -> Option<u16> {
-    let mark = [0, 0, 0, 9, 2, 0, 0, 0];
-    let at = command.windows(mark.len()).position(|w| w == mark)? + mark.len();
-    Some(u16::from_le_bytes(command.get(at..at + 2)?.try_into().ok()?))
+/// (0000,0900) of a command set. Element by element: a message number can look like its tag.
+fn status(mut command: &[u8]) -> Option<u16> {
+    loop {
+        let (head, rest) = command.split_first_chunk::<8>()?;
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        let (value, rest) = rest.split_at_checked(length as usize)?;
+        if head[..4] == [0, 0, 0, 9] {
+            return Some(u16::from_le_bytes(value.try_into().ok()?));
+        }
+        command = rest;
+    }
 }
 
 /// What was answered with success.
