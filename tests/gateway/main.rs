@@ -4,6 +4,7 @@
 
 mod chance;
 mod crash;
+mod damage;
 mod foreign;
 mod forwarding;
 mod http;
