@@ -1,7 +1,8 @@
 //! hikyaku: a DICOM store-and-forward teleradiology gateway.
 //!
 //! The map of the crate, in the order in which an image walks through it. A module imports only
-//! from ranks below its own, never a sibling of its rank (`tests/house.rs` holds this).
+//! from ranks below its own, never a sibling of its rank (`tests/house.rs` holds this), with two
+//! exceptions: [`cargo`] is stamped by [`clock`], and [`node`] is built from [`config`].
 //!
 //! | rank | modules |
 //! |---|---|

@@ -267,4 +267,24 @@ mod tests {
         assert!(page.contains("hikyaku_build_info{version="));
         assert!(page.contains("hikyaku_received_total{way=\"dicom\"} 1"));
     }
+
+    /// Every name that stands in `text` and begins as ours do, without what Prometheus appends.
+    fn names(text: &str) -> std::collections::BTreeSet<&str> {
+        let ends = |c: char| !(c.is_ascii_lowercase() || c == '_');
+        let found = text.match_indices("hikyaku_").map(|(at, _)| {
+            let rest = &text[at..];
+            rest[..rest.find(ends).unwrap_or(rest.len())].trim_end_matches("_bucket")
+        });
+        found.filter(|name| name.len() > "hikyaku_".len()).collect()
+    }
+
+    #[test]
+    fn operators_are_told_of_every_metric_and_of_no_other() {
+        let code = include_str!("metrics.rs");
+        let code = names(code.split("#[cfg(test)]").next().unwrap());
+        assert!(code.len() > 30, "{code:?}");
+        assert_eq!(names(include_str!("../docs/operating.md")), code);
+        let alerts = names(include_str!("../conf/alerts.yml"));
+        assert!(alerts.is_subset(&code), "{:?}", alerts.difference(&code));
+    }
 }

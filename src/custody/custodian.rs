@@ -358,6 +358,16 @@ impl Custodian {
         }
     }
 
+    /// Remembers a finding for people, up to a number that people read.
+    pub(super) fn find_fault(&mut self, what: String) {
+        const FINDINGS_MAX: usize = 100;
+        match self.findings.len().cmp(&FINDINGS_MAX) {
+            std::cmp::Ordering::Less => self.findings.push(what),
+            std::cmp::Ordering::Equal => self.findings.push("and more: see the log".into()),
+            std::cmp::Ordering::Greater => {}
+        }
+    }
+
     /// The view, when the ledger can be asked.
     pub(super) fn view(&mut self) -> Option<&mut View> {
         match &mut self.ledger {

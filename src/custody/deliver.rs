@@ -1,5 +1,6 @@
 //! Giving duties out to senders and taking back what became of them.
 
+use std::io;
 use std::time::Duration;
 
 use super::body::Body;
@@ -78,8 +79,14 @@ impl Custodian {
                 break;
             }
             bytes = bytes.saturating_add(pick.length);
-            if let Some(duty) = self.lease_one(&pick, &want.destination) {
-                leased.push(duty);
+            match self.lease_one(&pick, &want.destination) {
+                Some(duty) => leased.push(duty),
+                None => {
+                    // Rows may have changed; the next request sees them committed.
+                    self.schedule.end(number, pick.cargo);
+                    self.wake(number);
+                    break;
+                }
             }
         }
         leased
@@ -87,18 +94,31 @@ impl Custodian {
 
     fn lease_one(&mut self, pick: &Pick, destination: &DestinationName) -> Option<Leased> {
         let id = pick.cargo;
-        let attempt = {
-            let row = self.view()?.cargo(id).ok()??;
-            let duty = row.duty(pick.class.destination)?;
-            match duty.state {
-                DutyState::Owed { attempt, .. } => attempt,
-                _ => return None,
+        let attempt = match self.attempt_of(pick) {
+            Ok(Some(attempt)) => attempt,
+            Ok(None) => {
+                self.drop_stale(pick);
+                return None;
+            }
+            Err(e) => {
+                self.ledger_failed(&e);
+                return None;
             }
         };
-        let Some((head, record, place)) = self.head_of(id) else {
-            self.schedule.end(pick.class.destination, id);
-            self.quarantine_unreadable(id, destination);
-            return None;
+        let (head, record, place) = match self.fetch(id) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.quarantine_unreadable(id, destination);
+                return None;
+            }
+            Err(e) if is_passing(&e) => {
+                tracing::warn!(cargo = %id, error = %e, "the spool cannot be read just now");
+                return None;
+            }
+            Err(_) => {
+                self.quarantine_unreadable(id, destination);
+                return None;
+            }
         };
         let (file, _) = self.cargo_log.file(place.segment).ok()?;
         let sha256 = super::take::claimed(&head.envelope);
@@ -120,11 +140,35 @@ impl Custodian {
         })
     }
 
+    /// Failed tries of an owed duty; `None` when the duty is not owed.
+    fn attempt_of(&self, pick: &Pick) -> Result<Option<u32>, LedgerError> {
+        let LedgerState::Ready(view) = &self.ledger else { return Ok(None) };
+        let row = view.cargo(pick.cargo)?;
+        let state = row.and_then(|r| r.duty(pick.class.destination).map(|d| d.state.clone()));
+        Ok(match state {
+            Some(DutyState::Owed { attempt, .. }) => Some(attempt),
+            _ => None,
+        })
+    }
+
+    /// Removes a queue row that no owed duty stands behind.
+    fn drop_stale(&mut self, pick: &Pick) {
+        tracing::error!(cargo = %pick.cargo, "a stale row in the ready queue; removed");
+        let Class { destination, urgency, large } = pick.class;
+        let mut key = class_prefix(destination, urgency, large);
+        key.extend_from_slice(&pick.spot.origin.to_be_bytes());
+        key.extend_from_slice(&pick.spot.study.to_be_bytes());
+        key.extend_from_slice(&pick.spot.cargo.to_be_bytes());
+        if let Some(Err(e)) = self.view().map(|view| view.ledger.remove(key)) {
+            self.ledger_failed(&e);
+        }
+    }
+
     fn quarantine_unreadable(&mut self, id: CargoId, destination: &DestinationName) {
         self.metrics.damaged.inc();
         let reason = "its record in the spool cannot be read".to_owned();
         tracing::error!(cargo = %id, %destination, "{reason}; quarantined");
-        self.findings.push(format!("cargo {id}: {reason}"));
+        self.find_fault(format!("cargo {id}: {reason}"));
         self.change_duty(id, destination, DutyEvent::GaveUp { reason, at: clock::wall() }, None);
     }
 
@@ -285,6 +329,13 @@ impl Custodian {
         let keys = view.ledger.keys(&prefix, from.clone()).take(max);
         keys.map(|key| key.map(|k| CargoId(super::ledger::tail_u64(&k)))).collect()
     }
+}
+
+/// Errors that say nothing of the bytes: no descriptors, no memory.
+fn is_passing(e: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let passing = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EINTR, Errno::EAGAIN];
+    e.raw_os_error().is_some_and(|n| passing.contains(&Errno::from_raw(n)))
 }
 
 fn warning_of(receipt: &Receipt) -> Option<String> {

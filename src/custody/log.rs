@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::segment::{
     Found, Index, LogKind, RECORD_HEADER, Reader, Record, SEGMENT_HEADER, SegmentError,
@@ -26,7 +27,8 @@ use crate::clock::Timestamp;
 
 /// A segment is sealed when its index has grown to this: it bounds memory and the time to read it.
 const INDEX_LENGTH_MAX: usize = 4 << 20;
-/// Open files kept for reading, beside the active segment.
+/// Open files kept for reading, beside the active segment: at most this many, and at most an
+/// eighth of the descriptors that the process may have.
 const OPEN_FILES_MAX: usize = 64;
 /// Head length of a segment that holds one large body: the rest is zeros, so that the body's place
 /// is known before the head is.
@@ -73,6 +75,7 @@ pub(super) struct Log {
     active: Active,
     sealed: BTreeMap<u64, Sealed>,
     open: Vec<(u64, Arc<File>, SegmentHeader)>,
+    open_max: usize,
 }
 
 /// What was found amiss while a log was opened. Nothing of it is lost silently.
@@ -285,6 +288,7 @@ impl Log {
             active,
             sealed,
             open: Vec::new(),
+            open_max: open_files_max(),
         };
         for (path, file, header) in unsealed {
             log.recover(&file, header, aside, &mut findings).at(&path)?;
@@ -519,7 +523,7 @@ impl Log {
     }
 
     fn remember(&mut self, segment: u64, file: Arc<File>, header: SegmentHeader) {
-        if self.open.len() >= OPEN_FILES_MAX {
+        if self.open.len() >= self.open_max {
             self.open.remove(0);
         }
         self.open.push((segment, file, header));
@@ -560,6 +564,11 @@ impl Log {
         let blocks = |path: PathBuf| fs::metadata(path).map_or(0, |m| m.blocks() * 512);
         self.segments().into_iter().map(|n| blocks(self.dir.join(segment_name(n)))).sum()
     }
+}
+
+fn open_files_max() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    usize::try_from(limit / 8).unwrap_or(OPEN_FILES_MAX).clamp(1, OPEN_FILES_MAX)
 }
 
 fn offset(n: u64) -> io::Result<i64> {

@@ -171,3 +171,54 @@ fn parts(key: &[u8]) -> (CargoId, DestinationNumber) {
     let id = u64::from_be_bytes(key[5..13].try_into().expect("an o key has 15 bytes"));
     (CargoId(id), DestinationNumber::from_be_bytes([key[13], key[14]]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cargo::Sha256;
+    use crate::clock::Timestamp;
+
+    /// docs/wire-protocol.md 4.2.
+    #[test]
+    fn a_note_stands_on_the_line_as_the_wire_protocol_says() {
+        let identity =
+            Identity { origin: "a".parse().unwrap(), key: "1.2".into(), sha256: Sha256([7; 32]) };
+        let news = |state| News {
+            identity: identity.clone(),
+            destination: "pacs".parse().unwrap(),
+            state,
+        };
+        let front = [
+            &[0xa3, 0x00, 0xa3, 0x00, 0x61, b'a', 0x01, 0x63, b'1', b'.', b'2', 0x02, 0x58, 32][..],
+            &[7; 32],
+            &[0x01, 0x64, b'p', b'a', b'c', b's', 0x02],
+        ]
+        .concat();
+        let (reason, by, at) = ("r".to_owned(), "b".to_owned(), Timestamp(5));
+        let (text_r, text_b) = ([0x61, b'r'], [0x61, b'b']);
+        let states = [
+            (
+                DutyState::Owed { attempt: 3, cause: Some(reason.clone()) },
+                [&[0x82, 0, 0xa2, 0, 3, 1][..], &text_r].concat(),
+            ),
+            (
+                DutyState::Held { reason: reason.clone(), by: by.clone() },
+                [&[0x82, 1, 0xa2, 0][..], &text_r, &[1], &text_b].concat(),
+            ),
+            (DutyState::Receipted { at, warning: None }, vec![0x82, 2, 0xa1, 0, 5]),
+            (
+                DutyState::Quarantined { reason: reason.clone(), at },
+                [&[0x82, 3, 0xa2, 0][..], &text_r, &[1, 5]].concat(),
+            ),
+            (
+                DutyState::Dismissed { by, reason, at },
+                [&[0x82, 4, 0xa3, 0][..], &text_b, &[1], &text_r, &[2, 5]].concat(),
+            ),
+        ];
+        for (state, bytes) in states {
+            let note = Note { news: vec![news(state)] };
+            let expected = [&[0xa1, 0x00, 0x81][..], &front, &bytes].concat();
+            assert_eq!(fact::encode(&note), expected, "{note:?}");
+        }
+    }
+}

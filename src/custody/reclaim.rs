@@ -17,11 +17,11 @@ use super::custodian::{Custodian, LedgerState, Which};
 use super::fact::{self, End, Fact};
 use super::ledger::{Key, LedgerError, tail_u64};
 use super::log::Place;
-use super::query::Summary;
 use super::room::Usage;
 use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
 use super::segment::Record;
 use super::state::StateName;
+use super::status::Summary;
 use crate::cargo::Urgency;
 use crate::clock::{Monotonic, Timestamp};
 

@@ -1,5 +1,6 @@
 //! Taking cargo: room, identity, record, duties.
 
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use tokio::sync::oneshot;
@@ -288,16 +289,25 @@ impl Custodian {
         }
     }
 
-    /// The stored head of cargo whose bytes are here.
+    /// The stored head of cargo whose bytes are here; `None` when it cannot be read.
     pub(super) fn head_of(&mut self, id: CargoId) -> Option<(CargoHead, Record, Place)> {
-        let row = self.view()?.cargo(id).ok()??;
-        if !row.present {
-            return None;
-        }
-        let (record, head) = self.cargo_log.read(row.place).ok()??;
-        (record.id == id.0)
-            .then(|| fact::decode_head(&head).map(|head| (head, record, row.place)))
-            .flatten()
+        self.fetch(id).ok().flatten()
+    }
+
+    /// The stored head of cargo; `None` when the bytes are not here or what stands in their place
+    /// is no such record.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened or read, which may pass.
+    pub(super) fn fetch(&mut self, id: CargoId) -> io::Result<Option<(CargoHead, Record, Place)>> {
+        let row = match self.view().map(|view| view.cargo(id)) {
+            Some(Ok(Some(row))) if row.present => row,
+            _ => return Ok(None),
+        };
+        let Some((record, head)) = self.cargo_log.read(row.place)? else { return Ok(None) };
+        let head = fact::decode_head(&head).filter(|_| record.id == id.0);
+        Ok(head.map(|head| (head, record, row.place)))
     }
 }
 

@@ -499,3 +499,31 @@ async fn news_of_foreign_cargo_go_to_its_origin_as_a_note_and_are_kept_there() {
     reading.settle(note, Outcome::Receipted { receipt }).await;
     assert_eq!(receipt_all(&reading, "st-elsewhere").await, 0, "it is told once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_is_quarantined_and_the_others_go_on() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let custody = open(dir.path());
+    for n in 0..5 {
+        give(&custody, &format!("1.2.3.{n}"), &vec![n; 5000], to("pacs")).await;
+    }
+    let segment = fs::read_dir(dir.path().join("cargo")).unwrap().next().unwrap().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(segment.path()).unwrap();
+    // The header of the third record.
+    let records: Vec<usize> = fs::read(segment.path())
+        .unwrap()
+        .windows(4)
+        .enumerate()
+        .filter(|(_, w)| *w == b"HKRC")
+        .map(|(at, _)| at)
+        .collect();
+    file.write_all_at(&[0; 48], records[2] as u64).unwrap();
+    let mut delivered = 0;
+    for _ in 0..5 {
+        delivered += receipt_all(&custody, "pacs").await;
+    }
+    assert_eq!(delivered, 4);
+    let filter = Filter { state: Some(state::StateName::Quarantined), ..Filter::default() };
+    assert_eq!(custody.list(filter).await.unwrap().len(), 1);
+}

@@ -268,10 +268,8 @@ async fn certificates_rotate_without_dropping_the_tunnel() {
         ("reading", reading.tunnel().peers()[0].since),
     ]);
     // The same names with new keys, written over the old files.
-    ca.files("hospital", 0, 60);
-    ca.files("reading", 0, 60);
-    hospital.tunnel().reload().unwrap();
-    reading.tunnel().reload().unwrap();
+    hospital.tunnel().reload(&ca.files("hospital", 0, 60)).unwrap();
+    reading.tunnel().reload(&ca.files("reading", 0, 60)).unwrap();
     hospital.owe("reading", "hospital", Urgency::Routine, &body(1, 70_000)).await;
     until("a receipt", || hospital.duties("reading", StateName::Receipted, None) == 1).await;
     assert_eq!(hospital.tunnel().peers()[0].since, since["hospital"]);
