@@ -165,8 +165,12 @@ impl Custodian {
     }
 
     fn quarantine_unreadable(&mut self, id: CargoId, destination: &DestinationName) {
+        self.quarantine_damaged(id, destination, "its record in the spool cannot be read".into());
+    }
+
+    /// What the disk has spoilt is never delivered, and is told to people.
+    fn quarantine_damaged(&mut self, id: CargoId, destination: &DestinationName, reason: String) {
         self.metrics.damaged.inc();
-        let reason = "its record in the spool cannot be read".to_owned();
         tracing::error!(cargo = %id, %destination, "{reason}; quarantined");
         self.find_fault(format!("cargo {id}: {reason}"));
         self.change_duty(id, destination, DutyEvent::GaveUp { reason, at: clock::wall() }, None);
@@ -196,6 +200,7 @@ impl Custodian {
             Outcome::Quarantine { reason } => {
                 self.change_duty(id, destination, DutyEvent::GaveUp { reason, at }, None);
             }
+            Outcome::Damaged { reason } => self.quarantine_damaged(id, destination, reason),
         }
     }
 
