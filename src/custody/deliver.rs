@@ -59,6 +59,9 @@ fn size_wanted(want: &Want) -> Size {
 impl Custodian {
     pub(super) fn lease(&mut self, want: &Want) -> Vec<Leased> {
         let mut leased = Vec::new();
+        if self.unwritable.is_some() {
+            return leased;
+        }
         let LedgerState::Ready(view) = &self.ledger else { return leased };
         let Some(number) = view.known_number(&want.destination) else { return leased };
         let mut bytes = 0u64;

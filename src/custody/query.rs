@@ -27,7 +27,8 @@ impl Custodian {
             spool_bytes: usage.spool,
             free_bytes: usage.free,
             watermark_bytes: limits.watermark(usage, Urgency::Routine),
-            full: limits.admit(usage, Urgency::Routine, 1).is_err(),
+            full: self.is_full(),
+            unwritable: self.unwritable.clone(),
             clock_leap: self.leap.leap().map(str::to_owned),
             findings: self.findings.clone(),
             ..Summary::default()

@@ -116,6 +116,7 @@ impl Custodian {
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
         let at = clock::wall();
+        super::reclaim::make_room_to_start(&config.data);
         let aside = config.data.join("aside");
         let (cargo_dir, fact_dir) = (config.data.join("cargo"), config.data.join("facts"));
         let size = config.segment_size;
