@@ -5,10 +5,14 @@
 mod chance;
 mod crash;
 mod damage;
+mod disk;
 mod foreign;
 mod forwarding;
 mod http;
+mod leap;
+mod limits;
 mod line;
+mod mount;
 mod orthanc;
 mod part10;
 mod ports;
