@@ -468,7 +468,7 @@ impl Custody {
     pub async fn confirm_clock(&self, by: String) -> bool {
         let confirm = move |c: &mut Custodian| {
             c.leap.confirm();
-            let fact = Fact::Clock { wall: clock::wall(), confirmed_by: Some(by) };
+            let fact = Fact::Clock { wall: clock::wall(), confirmed_by: Some(by), leap: None };
             c.state(&fact).is_ok()
         };
         self.change(confirm).await.unwrap_or(false)

@@ -65,11 +65,12 @@ impl Custodian {
                 leap = self.leap.leap(),
                 "the wall clock leapt: nothing is deleted until `hikyaku spool confirm-clock`"
             );
+            self.tell_clock(wall);
         }
         if is_due(&mut self.housekeeping.looked, now, LOOK) {
             self.look_at_disk();
             if self.unwritable.is_some() {
-                let _ = self.state(&Fact::Clock { wall, confirmed_by: None });
+                self.tell_clock(wall);
             }
             // Scans see whole turns: each step ends the turn before the next one looks.
             if !self.end_turn() {
@@ -91,12 +92,18 @@ impl Custodian {
         }
         if is_due(&mut self.housekeeping.swept, now, SWEEP) {
             self.yard.expire(wall);
-            let _ = self.state(&Fact::Clock { wall, confirmed_by: None });
+            self.tell_clock(wall);
             self.keep_reserve();
             if let Err(e) = self.sweep(wall) {
                 self.ledger_failed(&e);
             }
         }
+    }
+
+    /// Writes the wall clock down, so that a leap is seen across a restart.
+    fn tell_clock(&mut self, wall: Timestamp) {
+        let leap = self.leap.leap().map(str::to_owned);
+        let _ = self.state(&Fact::Clock { wall, confirmed_by: None, leap });
     }
 
     /// True when there is no room, or not enough for what has come of late.
