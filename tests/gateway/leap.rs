@@ -90,7 +90,24 @@ fn a_clock_that_leaps_a_day_forward_deletes_nothing_until_it_is_confirmed() {
     times.send(4, 9);
     times.confirm();
     until("what was due is deleted", || times.tombstones() >= 5);
-    times.send(1, 1 + 4);
+    send_ok(times.hospital.port(Port::Dicom), &objects(1, 10_000));
+    settled(&times.hospital, READING);
+}
+
+#[test]
+fn a_restart_does_not_confirm_a_leap() {
+    let Some(times) = Times::new() else { return };
+    times.set("+1d");
+    times.nothing_is_deleted(5);
+    times.hospital.restart();
+    times.nothing_is_deleted(5);
+    times.hospital.kill();
+    times.hospital.start();
+    times.nothing_is_deleted(5);
+    times.confirm();
+    until("what was due is deleted", || times.tombstones() >= 5);
+    times.hospital.restart();
+    assert_eq!(times.leap(), None);
 }
 
 #[test]
