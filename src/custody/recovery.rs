@@ -26,7 +26,7 @@ use super::segment::{Index, LogKind, Record, SEGMENT_HEADER, SegmentHeader};
 use super::view::View;
 use super::{Config, Shared};
 use crate::cargo::NodeName;
-use crate::clock::{self, Timestamp};
+use crate::clock;
 use crate::metrics::Metrics;
 
 /// Segments of the fact log are small, so that compaction takes small steps.
