@@ -117,7 +117,9 @@ impl Custodian {
         if let Ok(fs) = statvfs(&self.config.data) {
             let unit = fs.fragment_size();
             self.usage.free = fs.blocks_available() * unit;
-            self.usage.total = fs.blocks() * unit;
+            // As df counts: what only root may use, or nobody, is no room.
+            let used = fs.blocks().saturating_sub(fs.blocks_free());
+            self.usage.total = (used + fs.blocks_available()) * unit;
             if self.usage.free < FREE_MIN {
                 self.give_up_reserve();
             }

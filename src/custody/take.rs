@@ -9,6 +9,7 @@ use super::assembly::{Assembled, AssembledStore};
 use super::custodian::{Custodian, LedgerState};
 use super::fact::{self, CargoHead, Fact};
 use super::log::{AppendError, Place};
+use super::notes::NOTE_LENGTH_MAX;
 use super::rows::{CargoId, CargoRow, origin_key};
 use super::segment::Record;
 use super::state::{DutyState, StateName};
@@ -201,6 +202,7 @@ impl Custodian {
             Ok(Applied::New) if head.envelope.kind == CargoKind::Note => {
                 let origin = &head.envelope.identity.origin;
                 if *origin != self.config.node
+                    && record.body_len <= NOTE_LENGTH_MAX
                     && let Ok((file, _)) = self.cargo_log.file(place.segment)
                 {
                     let mut note = vec![0; usize::try_from(record.body_len).unwrap_or(0)];

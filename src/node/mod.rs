@@ -293,7 +293,11 @@ const CLOSE_TIME: Duration = Duration::from_secs(30);
 pub(super) fn disk_size(config: &Config) -> u64 {
     let data = &config.node.data;
     let known = data.ancestors().find_map(|dir| nix::sys::statvfs::statvfs(dir).ok());
-    known.map_or(u64::MAX, |fs| fs.blocks() * fs.fragment_size())
+    let usable = |fs: nix::sys::statvfs::Statvfs| {
+        let used = fs.blocks().saturating_sub(fs.blocks_free());
+        (used + fs.blocks_available()) * fs.fragment_size()
+    };
+    known.map_or(u64::MAX, usable)
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -38,7 +38,9 @@ impl Site {
     fn new(files: Files, name: &str, listen: bool, peers: Vec<PeerConfig>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let node: NodeName = name.parse().unwrap();
-        let config = custody::Config::new(node, data.path().join("data"));
+        let mut config = custody::Config::new(node, data.path().join("data"));
+        config.room.capacity = Some(4 << 30);
+        config.room.reserve = 1 << 20;
         let custody = Custody::open(config, Metrics::new()).unwrap();
         let limits = Limits {
             idle: Duration::from_millis(1500),

@@ -200,10 +200,16 @@ fn store_request(message: u16, sop: &str) -> Vec<u8> {
 }
 
 /// (0000,0900) of a command set.
-fn status(command: &[u8]) -> Option<u16> {
-    let mark = [0, 0, 0, 9, 2, 0, 0, 0];
-    let at = command.windows(mark.len()).position(|w| w == mark)? + mark.len();
-    Some(u16::from_le_bytes(command.get(at..at + 2)?.try_into().ok()?))
+fn status(mut command: &[u8]) -> Option<u16> {
+    while let Some((head, rest)) = command.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes(*head.last_chunk()?) as usize;
+        let value = rest.get(..length)?;
+        if head.starts_with(&[0, 0, 0, 9]) {
+            return Some(u16::from_le_bytes(value.try_into().ok()?));
+        }
+        command = &rest[length..];
+    }
+    None
 }
 
 /// What was answered with success.
