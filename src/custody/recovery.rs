@@ -20,13 +20,14 @@ use super::custodian::{Custodian, LedgerState};
 use super::fact::{self, Fact};
 use super::leap::{LastClock, LeapWatch};
 use super::ledger::{Checkpoint, Ledger, LedgerError};
-use super::log::{Findings, Log, OpenError as LogOpenError, Place, survey};
+use super::log::{Log, OpenError as LogOpenError, Place};
 use super::rows::{SegmentRow, segment_key};
 use super::segment::{Index, LogKind, Record, SEGMENT_HEADER, SegmentHeader};
+use super::survey::{Findings, survey};
 use super::view::View;
 use super::{Config, Shared};
 use crate::cargo::NodeName;
-use crate::clock::{self, Timestamp};
+use crate::clock;
 use crate::metrics::Metrics;
 
 /// Segments of the fact log are small, so that compaction takes small steps.
