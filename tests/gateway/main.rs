@@ -2,11 +2,15 @@
 //!
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
+// Parts of the bench stand ready for experiments that are still being written.
+#![allow(dead_code)]
+
 mod attack;
 mod chance;
 mod crash;
 mod foreign;
 mod forwarding;
+mod guides;
 mod hostile_dicom;
 mod hostile_quic;
 mod http;
@@ -15,6 +19,7 @@ mod orthanc;
 mod part10;
 mod ports;
 mod power;
+mod refusals;
 mod reload;
 mod rogue;
 mod sender;
@@ -23,3 +28,4 @@ mod site;
 mod spool;
 mod trace;
 mod tunnel_faults;
+mod urgency;

@@ -182,17 +182,17 @@ fn store_request(message: u16, sop: &str) -> Vec<u8> {
     command
 }
 
-/// (0000,0900) of a command set. Element by element: a message number can look like its tag.
+/// (0000,0900) of a command set.
 fn status(mut command: &[u8]) -> Option<u16> {
-    loop {
-        let (head, rest) = command.split_first_chunk::<8>()?;
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        let (value, rest) = rest.split_at_checked(length as usize)?;
-        if head[..4] == [0, 0, 0, 9] {
+    while let Some((head, rest)) = command.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes(*head.last_chunk()?) as usize;
+        let value = rest.get(..length)?;
+        if head.starts_with(&[0, 0, 0, 9]) {
             return Some(u16::from_le_bytes(value.try_into().ok()?));
         }
-        command = rest;
+        command = &rest[length..];
     }
+    None
 }
 
 /// What was answered with success.
