@@ -19,8 +19,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::segment::{
-    Found, HEAD_LENGTH_MAX, Index, LogKind, RECORD_HEADER, Reader, Record, SEGMENT_HEADER,
-    SegmentError, SegmentHeader,
+    Found, Index, LogKind, RECORD_HEADER, Reader, Record, SEGMENT_HEADER, SegmentError,
+    SegmentHeader, head_length,
 };
 use crate::cargo::Sha256;
 use crate::clock::Timestamp;
@@ -182,14 +182,10 @@ impl Active {
         body: &[u8],
         sha256: Option<Sha256>,
     ) -> io::Result<Record> {
-        // What reading would not take for a record must not be promised.
-        if head.len() > HEAD_LENGTH_MAX as usize {
-            return Err(io::Error::other("the head of the record is too long"));
-        }
         let record = Record {
             offset: self.tail,
             id,
-            head_len: head.len() as u32,
+            head_len: head_length(head)?,
             body_len: body.len() as u64,
             proven: self.synced,
         };
