@@ -6,6 +6,7 @@ use crate::cargo::NodeName;
 use crate::delivery::backoff::Backoff;
 use crate::intake::Network;
 use crate::routing::{Field, RULES_MAX};
+use crate::tunnel::receipt::stands_in_certificates;
 
 use super::read::Document;
 use super::sections::*;
@@ -124,7 +125,27 @@ fn check_spool(source: &mut Source<'_>, spool: &SpoolSection) {
     }
 }
 
+/// A node's name stands in its certificate as a DNS name, which an address is none.
+fn check_node_names(source: &mut Source<'_>, tunnel: &TunnelSection, document: &Document) {
+    let own = document.node.iter().map(|node| ("node.name".to_owned(), node.name.as_str()));
+    let peers = tunnel.peers.iter().enumerate();
+    let peers = peers.map(|(i, p)| (format!("tunnel.peers[{i}].name"), p.name.as_str()));
+    let is_node = |d: &&(usize, Destination)| matches!(d.1.kind, DestinationKind::Node { .. });
+    let nodes = document.destinations.iter().filter(is_node);
+    let nodes = nodes.map(|(i, d)| (format!("destination[{i}].name"), d.name.as_str()));
+    for (key, name) in own.chain(peers).chain(nodes) {
+        if !stands_in_certificates(name) {
+            source.problem(
+                &key,
+                format!("{name} cannot stand in a certificate as a node's name"),
+                "write a name such as st-elsewhere, not an address, and without '..'",
+            );
+        }
+    }
+}
+
 fn check_tunnel(source: &mut Source<'_>, tunnel: &TunnelSection, document: &Document) {
+    check_node_names(source, tunnel, document);
     if tunnel.limits.keep_alive >= tunnel.limits.idle {
         source.problem(
             "tunnel.limits.keep_alive",

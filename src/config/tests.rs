@@ -155,6 +155,17 @@ fn a_destination_of_a_kind_that_comes_later_is_refused_in_words() {
 }
 
 #[test]
+fn a_node_is_not_named_by_an_address() {
+    for name in ["10.1.2.3", "a..b"] {
+        let named = format!("name = {name:?}");
+        let said = wrong_after("name = \"st-elsewhere\"", &named);
+        assert!(said.contains("node.name") && said.contains("cannot stand in a certificate"));
+        let said = wrong_after("name = \"reading-centre\"", &named);
+        assert!(said.contains("destination[0].name"), "{said}");
+    }
+}
+
+#[test]
 fn sections_that_do_not_fit_together_are_problems() {
     let cases = [
         ("name = \"st-elsewhere\"", "name = \"reading-centre\"", "is this node's own name"),

@@ -19,8 +19,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::segment::{
-    HEAD_LENGTH_MAX, Index, LogKind, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentError,
-    SegmentHeader,
+    Index, LogKind, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentError, SegmentHeader, head_length,
 };
 use super::survey::{Findings, Survey, keep_aside, kind_word, restore_header, set_aside, survey};
 use crate::cargo::Sha256;
@@ -172,14 +171,10 @@ impl Active {
         body: &[u8],
         sha256: Option<Sha256>,
     ) -> io::Result<Record> {
-        // What reading would not take for a record must not be promised.
-        if head.len() > HEAD_LENGTH_MAX as usize {
-            return Err(io::Error::other("the head of the record is too long"));
-        }
         let record = Record {
             offset: self.tail,
             id,
-            head_len: head.len() as u32,
+            head_len: head_length(head)?,
             body_len: body.len() as u64,
             proven: self.synced,
         };

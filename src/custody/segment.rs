@@ -184,6 +184,13 @@ fn array<const N: usize>(b: &[u8]) -> [u8; N] {
     b.try_into().expect("the caller slices exactly N bytes")
 }
 
+/// The length of a head that is to be written. What reading would not take for a record must not
+/// be promised.
+pub(super) fn head_length(head: &[u8]) -> io::Result<u32> {
+    let length = u32::try_from(head.len()).ok().filter(|length| *length <= HEAD_LENGTH_MAX);
+    length.ok_or_else(|| io::Error::other("the head of the record is too long"))
+}
+
 /// A record's place and shape; its head is beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {

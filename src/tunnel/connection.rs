@@ -25,6 +25,7 @@ use super::sender::{LANES, Sender};
 use super::share::{chunk_size, send_window};
 use super::trust::{Credentials, Role};
 use crate::cargo::DestinationName;
+use crate::clock;
 
 /// What peers and listings are told when this node stops.
 const STOPS: &str = "the node stops";
@@ -78,7 +79,13 @@ pub(crate) async fn run(
             return Err(Reason::ClosedByUs(e.to_string()));
         }
     };
-    peer.join(Live { connection: connection.clone(), chain, role, farewell: None });
+    let joined = clock::now();
+    let live = Live { connection: connection.clone(), chain, role, joined, farewell: None };
+    if !peer.join(live, shared.custody.node()) {
+        let words = "we have dialled you at the same time, and that connection stands";
+        connection.close(close::REPLACED.into(), words.as_bytes());
+        return Ok(Reason::ClosedByUs("the peer's connection crossed ours, which stands".into()));
+    }
     tracing::info!(peer = %name, address = %connection.remote_address(), "tunnel up");
     let reason = serve(shared, &connection, peer, verifier, credentials).await;
     if peer.leave(&connection, &reason) {

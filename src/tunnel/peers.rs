@@ -1,7 +1,9 @@
 //! The peers of this node: who may connect, which connection of each is live, and how it stands.
 //!
 //! One live connection per peer; a newer one replaces the older, which is how a peer that has
-//! restarted, or come back behind another address, gets through at once.
+//! restarted, or come back behind another address, gets through at once. Only where two nodes have
+//! just dialled each other, so that one connection of each side is young, both keep the one that
+//! the node with the smaller name has dialled.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +17,10 @@ use super::PeerConfig;
 use super::reason::{Reason, close};
 use super::trust::{Role, Trust, node_names, not_after};
 use crate::cargo::NodeName;
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Monotonic, Timestamp};
+
+/// Connections of both sides that are made within this time have crossed on the line.
+const CROSSED: Duration = Duration::from_secs(10);
 
 /// How a tunnel to a peer stands, for listings.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -45,7 +50,9 @@ pub struct PeerStatus {
 pub(crate) struct Live {
     pub(crate) connection: Connection,
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// The peer's part: who was dialled is the server.
     pub(crate) role: Role,
+    pub(crate) joined: Monotonic,
     /// Why we have closed it ourselves.
     pub(crate) farewell: Option<String>,
 }
@@ -78,10 +85,21 @@ impl Peer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes this the live connection; the older one is closed.
-    pub(crate) fn join(&self, live: Live) {
+    /// Makes this the live connection of `node` with the peer; the older one is closed. False when
+    /// the two have dialled each other, and the older one is to stay.
+    pub(crate) fn join(&self, live: Live, node: &NodeName) -> bool {
         let older = {
             let mut state = self.state();
+            let stays = |older: &Live| {
+                let ours = older.role == Role::Server;
+                older.role != live.role
+                    && older.connection.close_reason().is_none()
+                    && clock::now().since(older.joined) < CROSSED
+                    && ours == (*node < self.config.name)
+            };
+            if state.live.as_ref().is_some_and(stays) {
+                return false;
+            }
             (state.since, state.reason) = (clock::wall(), String::new());
             state.live.replace(live)
         };
@@ -90,6 +108,7 @@ impl Peer {
             let words = b"a newer connection of the same peer stands";
             older.connection.close(close::REPLACED.into(), words);
         }
+        true
     }
 
     /// This connection has ended; true when it was the live one.

@@ -209,6 +209,11 @@ pub(crate) fn server_name(node: &NodeName) -> Option<ServerName<'static>> {
     }
 }
 
+/// Whether a node may have this name: certificates carry names as DNS names only.
+pub fn stands_in_certificates(name: &str) -> bool {
+    name.parse().ok().and_then(|node| server_name(&node)).is_some()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::frame::tests::envelope;

@@ -28,6 +28,8 @@ use crate::custody::{AssembleError, Assembly, Custody, Draft, Kept, TakeError};
 const TAKES_MAX: usize = 32;
 /// Answers that wait to be written.
 const ANSWERS_MAX: usize = 2 * TAKES_MAX;
+/// Bytes of a body that routing looks at.
+const HEAD_BYTES: usize = 256 << 10;
 /// Seconds after which a sender may try again when there was no room.
 const RETRY_AFTER_FULL: u32 = 30;
 /// Seconds after which a sender may try again when this node was stopping or could not write.
@@ -156,15 +158,31 @@ impl Receiver {
                 let already = !kept.is_new();
                 Reply::Receipt { exchange, already, kept, envelope: Box::new(envelope) }
             }
-            Err(e) => {
-                let refusal = match e {
-                    TakeError::Full(_) => Refusal::Full,
-                    TakeError::Io(_) => Refusal::Io,
-                    TakeError::Stopped => Refusal::Busy,
-                };
-                refuse(exchange, refusal, e.to_string())
-            }
+            Err(e) => refuse(exchange, refusal_to_take(&e), e.to_string()),
         }
+    }
+
+    /// Routes cargo that is here already by what its new offer says: it may have become urgent, or
+    /// the rules may have changed. Durable when this returns.
+    async fn route_again(&self, kept: &Kept, envelope: &Envelope) -> Result<(), TakeError> {
+        if envelope.kind == CargoKind::Note {
+            return Ok(());
+        }
+        // A tombstone has no bytes and goes nowhere any more.
+        let Some((_, body)) = self.custody.read(kept.cargo()).await else { return Ok(()) };
+        let Ok(head) = body.reader(0).next(HEAD_BYTES).await else { return Ok(()) };
+        let head = head.unwrap_or_default();
+        let complete = head.len() as u64 == body.len();
+        let assignments = self.router.assign(envelope, &head, complete);
+        self.custody.route_again(kept, assignments).await
+    }
+}
+
+fn refusal_to_take(error: &TakeError) -> Refusal {
+    match error {
+        TakeError::Full(_) => Refusal::Full,
+        TakeError::Io(_) => Refusal::Io,
+        TakeError::Stopped => Refusal::Busy,
     }
 }
 
@@ -232,6 +250,9 @@ impl Inbound {
         let envelope = offer.envelope;
         let custody = &self.receiver.custody;
         if let Some(kept) = custody.find(&envelope.identity).await {
+            if let Err(e) = self.receiver.route_again(&kept, &envelope).await {
+                return self.refuse(exchange, refusal_to_take(&e), e.to_string()).await;
+            }
             self.incoming.answered(exchange);
             let envelope = Box::new(envelope);
             return self.reply(Reply::Receipt { exchange, already: true, kept, envelope }).await;

@@ -29,6 +29,7 @@ impl Router for NoRoutes {
 struct Site {
     custody: Custody,
     config: Config,
+    router: Arc<dyn Router>,
     tunnel: Option<Tunnel>,
     shutdown: CancellationToken,
     _data: TempDir,
@@ -51,7 +52,8 @@ impl Site {
         let listen = listen.then(|| "127.0.0.1:0".parse().unwrap());
         let config = Config { listen, files, peers, limits };
         let shutdown = CancellationToken::new();
-        let mut site = Self { custody, config, tunnel: None, shutdown, _data: data };
+        let router = Arc::new(NoRoutes);
+        let mut site = Self { custody, config, router, tunnel: None, shutdown, _data: data };
         site.start();
         site
     }
@@ -59,7 +61,7 @@ impl Site {
     fn start(&mut self) {
         self.shutdown = CancellationToken::new();
         let (config, custody) = (self.config.clone(), self.custody.clone());
-        let router = Arc::new(NoRoutes);
+        let router = self.router.clone();
         let started = start(config, custody, router, Metrics::new(), self.shutdown.clone());
         self.tunnel = Some(started.unwrap());
     }
@@ -248,6 +250,32 @@ async fn what_the_peer_has_already_is_not_kept_twice() {
     }
     until("two receipts", || hospital.duties("reading", StateName::Receipted, None) == 2).await;
     assert_eq!(reading.custody.summary().present, 2);
+}
+
+/// Sends everything on to the PACS, as urgently as it was offered.
+struct ToThePacs;
+
+impl Router for ToThePacs {
+    fn assign(&self, envelope: &Envelope, _: &[u8], _: bool) -> Vec<Assignment> {
+        let destination = "pacs".parse().unwrap();
+        vec![Assignment { destination, urgency: envelope.urgency, hold: None }]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_offered_again_is_routed_again_and_takes_the_higher_urgency() {
+    let (hospital, mut reading, _line, _ca) = pair().await;
+    // The port that the line leads to.
+    reading.config.listen = reading.tunnel().local_address();
+    reading.stop().await;
+    let body = body(4, 9000);
+    reading.owe("pacs", "hospital", Urgency::Bulk, &body).await;
+    reading.router = Arc::new(ToThePacs);
+    reading.start();
+    hospital.owe("reading", "hospital", Urgency::Stat, &body).await;
+    until("a receipt", || hospital.duties("reading", StateName::Receipted, None) == 1).await;
+    assert_eq!(reading.duties("pacs", StateName::Owed, Some(Urgency::Stat)), 1);
+    assert_eq!(reading.duties("pacs", StateName::Owed, Some(Urgency::Bulk)), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -225,6 +225,46 @@ async fn connected(
     (a.unwrap(), b.unwrap())
 }
 
+fn live(connection: &Connection, role: Role) -> Live {
+    let (connection, chain) = (connection.clone(), peer_chain(connection));
+    Live { connection, chain, role, joined: crate::clock::now(), farewell: None }
+}
+
+#[tokio::test]
+async fn of_two_connections_that_cross_both_sides_keep_the_same_one() {
+    let ca = Authority::new("ca");
+    let (a, b) = (ca.node("a"), ca.node("b"));
+    let name = |n: &str| n.parse::<crate::cargo::NodeName>().unwrap();
+    let peers = |n: &str| Peers::new(&[PeerConfig { name: name(n), address: None, relay: vec![] }]);
+    // In every order in which the two sides may notice the two connections.
+    for orders in 0..4 {
+        let (at_a, at_b) = (peers("b"), peers("a"));
+        // Server, then client of each.
+        let by_a = connected(&b, &a, "b").await;
+        let by_b = connected(&a, &b, "a").await;
+        let mut joins_a = [live(&by_a.0, Role::Server), live(&by_b.1, Role::Client)];
+        let mut joins_b = [live(&by_a.1, Role::Client), live(&by_b.0, Role::Server)];
+        if orders & 1 != 0 {
+            joins_a.reverse();
+        }
+        if orders & 2 != 0 {
+            joins_b.reverse();
+        }
+        for (peers, peer, own, joins) in [(&at_a, "b", "a", joins_a), (&at_b, "a", "b", joins_b)] {
+            let peer = peers.get(&name(peer)).unwrap();
+            for live in joins {
+                let connection = live.connection.clone();
+                if !peer.join(live, &name(own)) {
+                    connection.close(close::REPLACED.into(), b"");
+                }
+            }
+            assert!(peer.is_up());
+        }
+        assert!(by_b.0.closed().await != ConnectionError::TimedOut, "what b dialled is closed");
+        assert!(by_a.0.close_reason().is_none() && by_a.1.close_reason().is_none(), "{orders}");
+    }
+}
+
 #[tokio::test]
 async fn a_reload_closes_the_connection_of_a_revoked_peer_and_no_other() {
     let ca = Authority::new("ca");
@@ -243,7 +283,7 @@ async fn a_reload_closes_the_connection_of_a_revoked_peer_and_no_other() {
         let chain = peer_chain(&here);
         let peer = peers.named(&chain[0]).unwrap();
         assert_eq!(peer.config.name.as_str(), *name);
-        peer.join(Live { connection: here.clone(), chain, role: Role::Client, farewell: None });
+        assert!(peer.join(live(&here, Role::Client), &"own".parse().unwrap()));
         lines.push((there, here));
     }
     assert!(peers.close_distrusted(credentials.trust()).is_empty());
@@ -276,9 +316,8 @@ async fn a_newer_connection_of_the_same_peer_replaces_the_older() {
     let first = connected(&own, &a, "own").await;
     let second = connected(&own, &a, "own").await;
     for (_, here) in [&first, &second] {
-        let chain = peer_chain(here);
-        let peer = peers.named(&chain[0]).unwrap();
-        peer.join(Live { connection: here.clone(), chain, role: Role::Client, farewell: None });
+        let peer = peers.named(&peer_chain(here)[0]).unwrap();
+        assert!(peer.join(live(here, Role::Client), &"own".parse().unwrap()));
     }
     assert_eq!(explain_handshake(&first.0.closed().await).word(), "replaced");
     let peer = peers.get(&"a".parse().unwrap()).unwrap();
