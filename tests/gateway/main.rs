@@ -7,6 +7,7 @@
 
 mod attack;
 mod chance;
+mod control;
 mod crash;
 mod foreign;
 mod forwarding;
