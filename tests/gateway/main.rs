@@ -5,10 +5,12 @@
 // Parts of the bench stand ready for experiments that are still being written.
 #![allow(dead_code)]
 
+mod answers;
 mod attack;
 mod chance;
 mod control;
 mod crash;
+mod drain;
 mod foreign;
 mod forwarding;
 mod guides;
@@ -16,6 +18,7 @@ mod hostile_dicom;
 mod http;
 mod line;
 mod orthanc;
+mod pages;
 mod part10;
 mod ports;
 mod power;
