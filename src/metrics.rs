@@ -65,6 +65,8 @@ pub struct Metrics {
     pub spool_watermark_bytes: IntGauge,
     /// 1 while the spool refuses cargo for want of room.
     pub spool_full: IntGauge,
+    /// 1 while writes to the spool fail.
+    pub spool_unwritable: IntGauge,
     /// Bodies or records found damaged.
     pub damaged: IntCounter,
     /// 1 while a tunnel to the node stands.
@@ -199,6 +201,8 @@ impl Metrics {
                 "Bytes above which routine cargo is refused",
             ),
             spool_full: b.gauge("hikyaku_spool_full", "1 while cargo is refused for want of room"),
+            spool_unwritable: b
+                .gauge("hikyaku_spool_unwritable", "1 while writes to the spool fail"),
             damaged: b.counter("hikyaku_damaged_total", "Records or bodies found damaged"),
             tunnel_up: b.gauges("hikyaku_tunnel_up", "1 while a tunnel to the node stands", node),
             tunnel_rtt: b.floats(

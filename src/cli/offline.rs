@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::ask::ask;
 use super::table::{bytes, say};
 use super::{Failure, Outcome, Target, print_json};
+use crate::cargo::CargoKind;
 use crate::config::Config;
 use crate::custody::{self, Custody, OpenError};
 use crate::delivery::part10;
@@ -171,7 +172,11 @@ impl Export {
         let to = self.to.clone();
         let written = custody::export(
             &data,
-            |entry| study.as_ref().is_none_or(|uid| entry.envelope().study == *uid),
+            |entry| {
+                let envelope = entry.envelope();
+                envelope.kind == CargoKind::Image
+                    && study.as_ref().is_none_or(|uid| envelope.study == *uid)
+            },
             |entry, file| write_part10(&to, entry, file),
             &mut damage,
         )
@@ -191,9 +196,6 @@ impl Export {
 
 fn write_part10(to: &Path, entry: &custody::CargoEntry, file: &File) -> io::Result<()> {
     let envelope = entry.envelope();
-    if envelope.kind != crate::cargo::CargoKind::Image {
-        return Ok(());
-    }
     let path = to.join(format!("{}.dcm", entry.cargo()));
     let mut out = io::BufWriter::new(File::create(path)?);
     out.write_all(&part10::front(envelope))?;

@@ -263,6 +263,12 @@ pub enum Outcome {
         /// In words without patient data.
         reason: String,
     },
+    /// The stored bytes are not those that were accepted: never by itself again, and an operator
+    /// is told.
+    Damaged {
+        /// In words without patient data.
+        reason: String,
+    },
 }
 
 /// The destination's yes.

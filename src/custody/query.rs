@@ -27,7 +27,8 @@ impl Custodian {
             spool_bytes: usage.spool,
             free_bytes: usage.free,
             watermark_bytes: limits.watermark(usage, Urgency::Routine),
-            full: limits.admit(usage, Urgency::Routine, 1).is_err(),
+            full: self.is_full(),
+            unwritable: self.unwritable.clone(),
             clock_leap: self.leap.leap().map(str::to_owned),
             findings: self.findings.clone(),
             ..Summary::default()
@@ -467,7 +468,7 @@ impl Custody {
     pub async fn confirm_clock(&self, by: String) -> bool {
         let confirm = move |c: &mut Custodian| {
             c.leap.confirm();
-            let fact = Fact::Clock { wall: clock::wall(), confirmed_by: Some(by) };
+            let fact = Fact::Clock { wall: clock::wall(), confirmed_by: Some(by), leap: None };
             c.state(&fact).is_ok()
         };
         self.change(confirm).await.unwrap_or(false)

@@ -28,6 +28,8 @@ pub struct Summary {
     pub watermark_bytes: u64,
     /// Routine cargo is refused now.
     pub full: bool,
+    /// Why the spool cannot be written to, in words.
+    pub unwritable: Option<String>,
     /// The leap of the wall clock that a person must confirm.
     pub clock_leap: Option<String>,
     /// What was found damaged, in words.

@@ -77,7 +77,7 @@ impl Custodian {
         view.known_number(&assignment.destination).is_some_and(|n| row.duty(n).is_some())
     }
 
-    fn admit(&self, envelope: &Envelope, assignments: &[Assignment]) -> Result<(), TakeError> {
+    fn admit(&mut self, envelope: &Envelope, assignments: &[Assignment]) -> Result<(), TakeError> {
         let limits = self.shared.room.load();
         let length = envelope.length + OVERHEAD_BYTES;
         let urgency = match envelope.kind {
@@ -85,7 +85,10 @@ impl Custodian {
             CargoKind::Note => Urgency::Stat,
             _ => assignments.iter().map(|a| a.urgency).min().unwrap_or(envelope.urgency),
         };
-        limits.admit(self.usage, urgency, length).map_err(TakeError::Full)?;
+        limits.admit(self.usage, urgency, length).map_err(|why| {
+            self.full_at = Some(clock::now());
+            TakeError::Full(why)
+        })?;
         let LedgerState::Ready(view) = &self.ledger else { return Ok(()) };
         for assignment in assignments {
             let number = view.known_number(&assignment.destination);
@@ -123,7 +126,10 @@ impl Custodian {
                 TakeError::Stopped
             }
             e if e.is_full() => TakeError::Full(e.to_string()),
-            e => TakeError::Io(e.to_string()),
+            e => {
+                self.write_failed(&e);
+                TakeError::Io(e.to_string())
+            }
         })?;
         self.needs_cargo_sync();
         self.usage.spool += length + OVERHEAD_BYTES;

@@ -111,7 +111,8 @@ fn orthanc_receives_through_us_what_it_receives_directly() {
     let (pacs, direct) = (Orthanc::receiving(&site), Orthanc::receiving(&site));
     let (hospital, reading) = two_nodes(&site, pacs.port());
     // dcmtk, of which Orthanc is made, receives no data set of odd length and breaks off.
-    let is_even = |file: &PathBuf| data_set(&fs::read(file).expect("a sample")).len() % 2 == 0;
+    let is_even =
+        |file: &PathBuf| data_set(&fs::read(file).expect("a sample")).len().is_multiple_of(2);
     let samples: Vec<_> = files(&data("samples")).into_iter().filter(is_even).collect();
     scu(direct.port(), &["--aec", "FOREIGN"], &refs(&samples));
     let expected = kept_by(&direct);

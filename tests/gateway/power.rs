@@ -21,6 +21,7 @@ use std::time::Duration;
 use crate::chance::{Chance, scale};
 use crate::crash::{all_arrived, settled};
 use crate::foreign::Scp;
+use crate::mount::Mounted;
 use crate::sender::{Acked, Load, Shape};
 use crate::site::{HOSPITAL, Node, Port, READING, Site, is_root, run, run_ok, text, until};
 use crate::spool;
@@ -75,41 +76,6 @@ impl Drop for Volume {
         if self.mounted {
             let _ = run(Command::new("umount").arg("-l").arg(&self.dir));
         }
-    }
-}
-
-/// A mounted disk.
-pub(crate) struct Mounted {
-    at: PathBuf,
-}
-
-impl Mounted {
-    /// Mounts an image. Direct: what the file system writes is in the image at once.
-    fn image(image: &Path, at: &Path) -> Self {
-        let find = ["--find", "--show", "--direct-io=on"];
-        let device = run_ok(Command::new("losetup").args(find).arg(image));
-        let device = device.trim();
-        fs::create_dir_all(at).expect("a folder");
-        run_ok(Command::new("mount").args([device]).arg(at));
-        // The device goes when it is unmounted.
-        run_ok(Command::new("losetup").args(["-d", device]));
-        Self { at: at.into() }
-    }
-
-    pub(crate) fn new(at: &Path, arguments: &[&str]) -> Option<Self> {
-        fs::create_dir_all(at).expect("a folder");
-        let output = run(Command::new("mount").args(arguments).arg(at));
-        if !output.status.success() {
-            eprintln!("skipped: needs mount: {}", text(&output.stderr));
-            return None;
-        }
-        Some(Self { at: at.into() })
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = run(Command::new("umount").arg("-l").arg(&self.at));
     }
 }
 

@@ -39,16 +39,9 @@ impl Object {
     /// With pixels of about `length` bytes that follow from its UID and compress to nothing less.
     pub(crate) fn new(study: &str, number: u64, length: usize) -> Self {
         let sop = format!("{study}.1.{number}");
-        let mut data_set = Vec::with_capacity(length + 512);
-        element(&mut data_set, 0x0008_0016, *b"UI", CT);
-        element(&mut data_set, 0x0008_0018, *b"UI", &sop);
-        element(&mut data_set, 0x0008_0060, *b"CS", "CT");
-        element(&mut data_set, 0x0010_0020, *b"LO", "ORACLE");
-        element(&mut data_set, 0x0020_000D, *b"UI", study);
-        element(&mut data_set, 0x0020_000E, *b"UI", &format!("{study}.1"));
-        data_set.extend_from_slice(b"\xe0\x7f\x10\x00OW\0\0");
         let pixels = length.next_multiple_of(8);
-        data_set.extend_from_slice(&u32::try_from(pixels).expect("a small image").to_le_bytes());
+        let mut data_set = front(study, &sop, u32::try_from(pixels).expect("a small image"));
+        data_set.reserve(pixels);
         let mut state = u64::from_be_bytes(Sha256::of(sop.as_bytes()).0[..8].try_into().unwrap());
         for _ in 0..pixels / 8 {
             state = step(state);
@@ -66,6 +59,20 @@ impl Object {
         let at = self.data_set.len() / 2;
         &self.data_set[at..at + 64]
     }
+}
+
+/// A data set up to its pixels, of which there are `pixels` bytes.
+pub(crate) fn front(study: &str, sop: &str, pixels: u32) -> Vec<u8> {
+    let mut data_set = Vec::new();
+    element(&mut data_set, 0x0008_0016, *b"UI", CT);
+    element(&mut data_set, 0x0008_0018, *b"UI", sop);
+    element(&mut data_set, 0x0008_0060, *b"CS", "CT");
+    element(&mut data_set, 0x0010_0020, *b"LO", "ORACLE");
+    element(&mut data_set, 0x0020_000D, *b"UI", study);
+    element(&mut data_set, 0x0020_000E, *b"UI", &format!("{study}.1"));
+    data_set.extend_from_slice(b"\xe0\x7f\x10\x00OW\0\0");
+    data_set.extend_from_slice(&pixels.to_le_bytes());
+    data_set
 }
 
 /// xorshift64: the next number after one that is not zero.
@@ -120,13 +127,23 @@ impl Association {
 
     /// C-STORE of one object; its status.
     pub(crate) fn store(&mut self, object: &Object) -> Result<u16, String> {
+        let fragments = object.data_set.chunks(FRAGMENT).map(<[u8]>::to_vec);
+        self.store_fragments(&object.sop, fragments)
+    }
+
+    /// C-STORE of one object that comes in pieces, each of which fits into a PDU.
+    pub(crate) fn store_fragments(
+        &mut self,
+        sop: &str,
+        fragments: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<u16, String> {
         self.message = self.message.wrapping_add(1);
-        let command = store_request(self.message, &object.sop);
+        let command = store_request(self.message, sop);
         self.send(PDataValueType::Command, command, true)?;
-        let mut fragments = object.data_set.chunks(FRAGMENT).peekable();
+        let mut fragments = fragments.peekable();
         while let Some(fragment) = fragments.next() {
             let last = fragments.peek().is_none();
-            self.send(PDataValueType::Data, fragment.to_vec(), last)?;
+            self.send(PDataValueType::Data, fragment, last)?;
         }
         let answer = self.answer()?;
         status(&answer).ok_or_else(|| "an answer without a status".into())
@@ -182,17 +199,17 @@ fn store_request(message: u16, sop: &str) -> Vec<u8> {
     command
 }
 
-/// (0000,0900) of a command set.
+/// (0000,0900) of a command set. Element by element: a message number can look like its tag.
 fn status(mut command: &[u8]) -> Option<u16> {
-    while let Some((head, rest)) = command.split_first_chunk::<8>() {
-        let length = u32::from_le_bytes(*head.last_chunk()?) as usize;
-        let value = rest.get(..length)?;
-        if head.starts_with(&[0, 0, 0, 9]) {
+    loop {
+        let (head, rest) = command.split_first_chunk::<8>()?;
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        let (value, rest) = rest.split_at_checked(length as usize)?;
+        if head[..4] == [0, 0, 0, 9] {
             return Some(u16::from_le_bytes(value.try_into().ok()?));
         }
-        command = &rest[length..];
+        command = rest;
     }
-    None
 }
 
 /// What was answered with success.

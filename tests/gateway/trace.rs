@@ -35,7 +35,8 @@ impl Strace {
             ended = matches!(child.try_wait(), Ok(Some(_)));
             ended || attached()
         });
-        if ended {
+        // It ends with the node, too, when the fault strikes at once.
+        if ended && node.ended().is_none() {
             let said = child.wait_with_output().map(|o| text(&o.stderr)).unwrap_or_default();
             eprintln!("skipped: needs ptrace: {said}");
             return None;

@@ -32,7 +32,7 @@ fn a_stat_study_overtakes_ten_thousand_queued_routine_instances_on_a_thin_line()
         let port = hospital.port(Port::Dicom);
         thread::spawn(move || send_ok(port, &objects(n / 4, LENGTH)))
     });
-    senders.map(|sender| sender.join().expect("everything is taken"));
+    senders.into_iter().for_each(|sender| sender.join().expect("everything is taken"));
     hospital.wait_count(READING, "owed", n);
 
     line.set(Quality { rate: Some(THIN), ..Quality::default() });
