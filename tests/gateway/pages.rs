@@ -76,7 +76,7 @@ fn prometheus_finds_nothing_to_complain_of_in_the_metrics() {
         assert!(faults.is_empty(), "{faults:?}");
     }
     // What operators count on.
-    assert_eq!(hospital.metric("hikyaku_kept_total", &["urgency=\"routine\""]), 10.0);
+    assert_eq!(hospital.metric("hikyaku_received_total", &["way=\"dicom\""]), 10.0);
     assert_eq!(hospital.metric("hikyaku_tunnel_up", &["node=\"reading-centre\""]), 1.0);
     assert_eq!(reading.metric("hikyaku_receipted_total", &["destination=\"pacs\""]), 10.0);
     assert!(
