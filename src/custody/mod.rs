@@ -40,6 +40,7 @@ pub mod segment;
 pub mod state;
 mod status;
 mod stop;
+mod survey;
 mod take;
 #[cfg(test)]
 mod tests;

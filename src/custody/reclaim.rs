@@ -296,7 +296,7 @@ impl Custodian {
             return Ok(());
         }
         let Ok((file, header)) = self.fact_log.file(oldest) else { return Ok(()) };
-        let Ok(survey) = super::log::survey(&file, header) else { return Ok(()) };
+        let Ok(survey) = super::survey::survey(&file, header) else { return Ok(()) };
         if !survey.damage.is_empty() {
             return Ok(());
         }

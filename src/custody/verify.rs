@@ -6,9 +6,10 @@ use std::io;
 use std::path::Path;
 
 use super::fact::{self, CargoHead};
-use super::log::{segment_numbers, survey};
+use super::log::segment_numbers;
 use super::recovery::{OpenError, lock};
 use super::segment::{Index, LogKind, Record, SegmentError, SegmentHeader, body_is_whole};
+use super::survey::survey;
 
 /// What a pass over a spool found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]

@@ -18,9 +18,9 @@ use crate::site::{Node, Port, READING, Site, text, until};
 use crate::spool;
 
 /// Damages to the ledger in the short storm.
-const LEDGERS: u64 = 8;
+const LEDGERS: u64 = 6;
 /// Damages to the spool in the short storm.
-const FLIPS: u64 = 8;
+const FLIPS: u64 = 5;
 
 #[test]
 fn a_ledger_deleted_or_damaged_at_any_moment_loses_nothing_and_sends_nothing_again() {

@@ -60,6 +60,18 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Looks until `met` holds; false when it never does.
+pub(crate) fn met(mut met: impl FnMut() -> bool) -> bool {
+    let give_up = Instant::now() + PATIENCE;
+    while !met() {
+        if Instant::now() > give_up {
+            return false;
+        }
+        thread::sleep(LOOK);
+    }
+    true
+}
+
 /// Looks until `met` holds; a test whose condition is never met fails with `what`.
 pub(crate) fn until(what: &str, mut met: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
