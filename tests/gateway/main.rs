@@ -2,8 +2,6 @@
 //!
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
-// Parts of the bench stand ready for experiments that are still being written.
-#![allow(dead_code)]
 
 mod answers;
 mod attack;
