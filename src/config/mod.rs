@@ -19,7 +19,7 @@ mod sections;
 mod source;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -170,9 +170,14 @@ impl Config {
     }
 
     /// Problems of this configuration for a node that owes cargo to `owed`: a duty's destination
-    /// is decided once, so a destination cannot go while cargo is owed to it.
+    /// is decided once, so a destination cannot go while cargo is owed to it. Notes are owed to the
+    /// node that sent us the cargo, which need not be a destination.
     pub fn check_against(&self, owed: &[DestinationName]) -> Vec<Problem> {
-        let gone = owed.iter().filter(|name| self.destination(name).is_none());
+        let peers: BTreeSet<DestinationName> =
+            self.peers().keys().map(DestinationName::from).collect();
+        let is_here =
+            |name: &DestinationName| self.destination(name).is_some() || peers.contains(name);
+        let gone = owed.iter().filter(|name| !is_here(name));
         gone.map(|name| {
             Problem(Remark {
                 file: self.file.clone(),

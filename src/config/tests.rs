@@ -260,6 +260,17 @@ fn a_destination_that_is_owed_cargo_cannot_go() {
 }
 
 #[test]
+fn notes_may_be_owed_to_a_node_that_only_connects_to_us() {
+    let text = HOSPITAL.replacen(
+        "[tunnel]\n",
+        "[tunnel]\nlisten = \"0.0.0.0:4433\"\npeers = [{ name = \"island-clinic\" }]\n",
+        1,
+    );
+    let clinic = "island-clinic".parse().unwrap();
+    assert_eq!(good(&text).check_against(&[clinic]), []);
+}
+
+#[test]
 fn the_description_says_who_listens_for_whom_and_what_goes_where() {
     let text = describe(&good(HOSPITAL));
     for line in [

@@ -2,14 +2,15 @@
 //!
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
-// Parts of the bench stand ready for experiments that are still being written.
-#![allow(dead_code)]
 
+mod answers;
 mod attack;
 mod chance;
+mod control;
 mod crash;
 mod damage;
 mod disk;
+mod drain;
 mod foreign;
 mod forwarding;
 mod guides;
@@ -21,6 +22,7 @@ mod limits;
 mod line;
 mod mount;
 mod orthanc;
+mod pages;
 mod part10;
 mod ports;
 mod power;
