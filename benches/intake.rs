@@ -156,7 +156,8 @@ fn show(
         all.get(&(senders, n)).map(|f| f.seconds.median())
     };
     let (orthanc, storescp) = (median(Receiver::Orthanc), median(Receiver::Storescp));
-    let ratio = |of: Option<f64>, seconds: f64| of.map_or("-".into(), |s| format!("{:.2}", s / seconds));
+    let ratio =
+        |of: Option<f64>, seconds: f64| of.map_or("-".into(), |s| format!("{:.2}", s / seconds));
     for (n, receiver) in receivers.iter().enumerate() {
         let Some(f) = all.get(&(senders, n)) else { continue };
         let rate = |total: f64| Samples(f.seconds.0.iter().map(|s| total / s).collect());

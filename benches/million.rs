@@ -101,8 +101,15 @@ impl Bench {
     fn enqueue(&self, node: &Node) {
         let pid = node.process.pid();
         let mut table = Table::new([
-            "queued", "inst/s", "us each", "CPU us each", "RSS MiB", "cargo MiB", "facts MiB",
-            "ledger MiB", "load",
+            "queued",
+            "inst/s",
+            "us each",
+            "CPU us each",
+            "RSS MiB",
+            "cargo MiB",
+            "facts MiB",
+            "ledger MiB",
+            "load",
         ]);
         let next = AtomicU64::new(0);
         let mut begun = 0;
@@ -179,8 +186,15 @@ impl Bench {
     fn deliver(&self, node: &Node, delivered: &AtomicU64, wanted: u64) {
         let pid = node.process.pid();
         let mut table = Table::new([
-            "delivered", "inst/s", "us each", "CPU us each", "RSS MiB", "cargo MiB", "facts MiB",
-            "ledger MiB", "load",
+            "delivered",
+            "inst/s",
+            "us each",
+            "CPU us each",
+            "RSS MiB",
+            "cargo MiB",
+            "facts MiB",
+            "ledger MiB",
+            "load",
         ]);
         let limit = Duration::from_secs(3600);
         let step = Duration::from_millis(2);

@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod http;
+pub mod netns;
 pub mod node;
 pub mod peers;
 pub mod process;
