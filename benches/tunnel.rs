@@ -190,7 +190,7 @@ fn show(
         });
         let rate = Samples(rates.collect());
         let arrived = |least: bool| {
-            let mut all = f.arrived.iter().copied();
+            let all = f.arrived.iter().copied();
             if least { all.min() } else { all.max() }.unwrap_or(0)
         };
         table.row([
@@ -321,12 +321,13 @@ fn hikyaku(dir: &Path, set: &Set, clock: &Clock) -> Run {
     );
     let patience = Duration::from_secs(30);
     let mut sender = Node::start(&near, dir, "hospital-node", &hospital, NEAR_OPS);
-    inside(Line::NEAR, || sender.await_ready(patience));
+    // Not "ready" without its tunnel, but it takes images.
+    inside(Line::NEAR, || answers(NEAR_DICOM));
     let parts = set.deal(&dir.join("parts"), 1);
     assert!(storescu(&near, "HIKYAKU", NEAR_DICOM, &parts[0], true).wait().success());
     sender.process.stop(patience);
     let receiver = Node::start(&far, dir, "reading-node", &reading, NEAR_OPS);
-    inside(Line::FAR, || receiver.await_ready(patience));
+    inside(Line::FAR, || answers(NEAR_DICOM));
     let sender = Node::again(&near, &sender.config().to_owned(), NEAR_OPS);
     let seconds = inside(Line::NEAR, || {
         let up = || sender.sum("hikyaku_tunnel_up", "reading") > 0.0;
@@ -363,12 +364,14 @@ fn storescus(dir: &Path, set: &Set, senders: usize, clock: &Clock) -> Run {
     Run { seconds, arrived, note: if ok { String::new() } else { "a sender gave up".into() } }
 }
 
+fn answers(address: SocketAddr) {
+    let up = || std::net::TcpStream::connect(address).is_ok();
+    assert!(wait_until(Duration::from_secs(60), Duration::from_millis(20), up), "no listener");
+}
+
 /// Waits until the far end listens; asked there, so that the line is not used.
 fn listening() {
-    inside(Line::FAR, || {
-        let up = || std::net::TcpStream::connect(FAR_DICOM).is_ok();
-        assert!(wait_until(Duration::from_secs(30), Duration::from_millis(50), up), "no listener");
-    });
+    inside(Line::FAR, || answers(FAR_DICOM));
 }
 
 fn orthanc(dir: &Path, set: &Set, clock: &Clock) -> Run {
@@ -389,10 +392,7 @@ fn orthanc(dir: &Path, set: &Set, clock: &Clock) -> Run {
             .and_then(|page| http::number(&page, "CountInstances"))
             .unwrap_or(0)
     };
-    inside(Line::NEAR, || {
-        let up = || std::net::TcpStream::connect(NEAR_DICOM).is_ok();
-        wait_until(Duration::from_secs(30), Duration::from_millis(50), up);
-    });
+    inside(Line::NEAR, || answers(NEAR_DICOM));
     let parts = set.deal(&dir.join("parts"), 1);
     storescu(&near, "NEAR", NEAR_DICOM, &parts[0], true).wait();
     assert_eq!(count(Line::NEAR), wanted, "Orthanc has what is to be sent");
