@@ -13,41 +13,41 @@
 //! | 4 | [`config`], [`node`] |
 //! | 5 | [`cli`] and the binary |
 
-/// What a node keeps and carries: names, identities, urgency, the envelope.
+// What a node keeps and carries: names, identities, urgency, the envelope.
 pub mod cargo;
 
-/// Monotonic time that decides, wall time that only labels.
+// Monotonic time that decides, wall time that only labels.
 pub mod clock;
 
-/// DICOM: identifiers, header reading, command sets, upper-layer framing.
+// DICOM: identifiers, header reading, command sets, upper-layer framing.
 pub mod dicom;
 
-/// Every metric name, once.
+// Every metric name, once.
 pub mod metrics;
 
-/// Which destinations a piece of cargo has; pure.
+// Which destinations a piece of cargo has; pure.
 pub mod routing;
 
-/// The promise: spool, ledger, schedule, recovery.
+// The promise: spool, ledger, schedule, recovery.
 pub mod custody;
 
-/// DICOM associations into custody.
+// DICOM associations into custody.
 pub mod intake;
 
-/// Custody to custody over QUIC: offer, resume, receipt.
+// Custody to custody over QUIC: offer, resume, receipt.
 pub mod tunnel;
 
-/// C-STORE and folder senders.
+// C-STORE and folder senders.
 pub mod delivery;
 
-/// Metrics page, health, the operator's socket, audit.
+// Metrics page, health, the operator's socket, audit.
 pub mod ops;
 
-/// The configuration file: raw, then checked.
+// The configuration file: raw, then checked.
 pub mod config;
 
-/// Builds, starts and drains a node; the one place that knows all parts.
+// Builds, starts and drains a node; the one place that knows all parts.
 pub mod node;
 
-/// Commands and exit codes.
+// Commands and exit codes.
 pub mod cli;

@@ -65,6 +65,8 @@ pub struct Metrics {
     pub spool_watermark_bytes: IntGauge,
     /// 1 while the spool refuses cargo for want of room.
     pub spool_full: IntGauge,
+    /// 1 while writes to the spool fail.
+    pub spool_unwritable: IntGauge,
     /// Bodies or records found damaged.
     pub damaged: IntCounter,
     /// 1 while a tunnel to the node stands.
@@ -199,6 +201,8 @@ impl Metrics {
                 "Bytes above which routine cargo is refused",
             ),
             spool_full: b.gauge("hikyaku_spool_full", "1 while cargo is refused for want of room"),
+            spool_unwritable: b
+                .gauge("hikyaku_spool_unwritable", "1 while writes to the spool fail"),
             damaged: b.counter("hikyaku_damaged_total", "Records or bodies found damaged"),
             tunnel_up: b.gauges("hikyaku_tunnel_up", "1 while a tunnel to the node stands", node),
             tunnel_rtt: b.floats(
@@ -266,5 +270,25 @@ mod tests {
         let page = m.page();
         assert!(page.contains("hikyaku_build_info{version="));
         assert!(page.contains("hikyaku_received_total{way=\"dicom\"} 1"));
+    }
+
+    /// Every name that stands in `text` and begins as ours do, without what Prometheus appends.
+    fn names(text: &str) -> std::collections::BTreeSet<&str> {
+        let ends = |c: char| !(c.is_ascii_lowercase() || c == '_');
+        let found = text.match_indices("hikyaku_").map(|(at, _)| {
+            let rest = &text[at..];
+            rest[..rest.find(ends).unwrap_or(rest.len())].trim_end_matches("_bucket")
+        });
+        found.filter(|name| name.len() > "hikyaku_".len()).collect()
+    }
+
+    #[test]
+    fn operators_are_told_of_every_metric_and_of_no_other() {
+        let code = include_str!("metrics.rs");
+        let code = names(code.split("#[cfg(test)]").next().unwrap());
+        assert!(code.len() > 30, "{code:?}");
+        assert_eq!(names(include_str!("../docs/operating.md")), code);
+        let alerts = names(include_str!("../conf/alerts.yml"));
+        assert!(alerts.is_subset(&code), "{:?}", alerts.difference(&code));
     }
 }

@@ -2,7 +2,7 @@
 //! and dcmtk's `storescp`.
 //!
 //! Needs `storescp` on the path, and a Python that has `tests/foreign/requirements.txt`: the one
-//! that `HIKYAKU_PYTHON` names, else `.venv/bin/python`, else `python3`.
+//! that `HIKYAKU_TEST_PYTHON` names, else that of `tests/run`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -68,11 +68,8 @@ struct Scp {
 impl Scp {
     fn start(options: &[&str]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let venv = root.join(".venv/bin/python");
-        let python = std::env::var_os("HIKYAKU_PYTHON").map_or_else(
-            || if venv.exists() { venv } else { PathBuf::from("python3") },
-            PathBuf::from,
-        );
+        let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
+            .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
         let mut child = Command::new(python)
             .arg(root.join("tests/foreign/scp.py"))
             .arg("--stdin")
@@ -143,7 +140,9 @@ impl Site {
         let data = tempfile::tempdir().unwrap();
         let node: NodeName = "st-elsewhere".parse().unwrap();
         let metrics = Metrics::new();
-        let config = Config::new(node, data.path().join("data"));
+        let mut config = Config::new(node, data.path().join("data"));
+        config.room.capacity = Some(4 << 30);
+        config.room.reserve = 1 << 20;
         let custody = Custody::open(config, metrics.clone()).unwrap();
         let shutdown = CancellationToken::new();
         let to = Destination { name: destination(), target, backoff: DESTINATION_BACKOFF };

@@ -118,6 +118,9 @@ fn words(s: &StatusDocument) -> String {
         "unrouted {}, conflicts {}, associations {}\n",
         spool.unrouted, spool.conflicts, s.associations
     ));
+    if let Some(leap) = &spool.clock_leap {
+        out.push_str(&format!("  ! {leap}: nothing is deleted until `spool confirm-clock`\n"));
+    }
     for finding in &spool.findings {
         out.push_str(&format!("  ! {finding}\n"));
     }

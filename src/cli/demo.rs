@@ -85,7 +85,10 @@ impl Demo {
             delivered.display()
         ))?;
         if self.stay {
-            stay(dir, dicom).await?;
+            invite(dir, dicom)?;
+            // As daemons, until Ctrl-C: they can be asked, and told to reload.
+            let (hospital, reading) = tokio::join!(hospital.run(), reading.run());
+            return hospital.and(reading).map(drop).map_err(failed);
         }
         hospital.stop().await;
         reading.stop().await;
@@ -361,7 +364,7 @@ async fn when(
     Err(failed(format!("an image did not arrive within {} s", PATIENCE.as_secs())))
 }
 
-async fn stay(dir: &Path, dicom: SocketAddr) -> Outcome {
+fn invite(dir: &Path, dicom: SocketAddr) -> Outcome {
     let dir = dir.display();
     say(&format!(
         "\nBoth nodes keep running. Send images of your own:\n\n    \
@@ -370,6 +373,5 @@ async fn stay(dir: &Path, dicom: SocketAddr) -> Outcome {
          hikyaku studies --config {dir}/reading-centre.toml\n\nCtrl-C ends it.",
         dicom.ip(),
         dicom.port()
-    ))?;
-    tokio::signal::ctrl_c().await.map_err(failed)
+    ))
 }

@@ -66,7 +66,8 @@ type Outcome = Result<(), Failure>;
 #[derive(Debug, Parser)]
 #[command(name = "hikyaku", version, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
-    3 the daemon cannot be reached, 4 found what it warns about.")]
+    3 the node cannot be reached, 4 found what it warns about.\n\n\
+    `hikyaku COMMAND --help` tells more than `-h`. To see it work: `hikyaku demo`.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -76,36 +77,70 @@ struct Cli {
 enum Command {
     /// Run a node
     ///
-    /// Runs in the foreground until SIGTERM, then drains within `[drain] timeout`. SIGHUP reads
-    /// certificates and configuration again. Tells systemd when it is ready and feeds its
-    /// watchdog.
+    /// Runs in the foreground until SIGTERM or SIGINT, then drains within `[drain] timeout`. SIGHUP
+    /// reads certificates and configuration again. Tells systemd when it is ready and feeds its
+    /// watchdog. Logs to standard error; HIKYAKU_LOG overrides the level, such as
+    /// `info,hikyaku::tunnel=debug`.
+    ///
+    /// Ends with 0 after a stop, with 1 when custody cannot go on (start it again: nothing accepted
+    /// is lost), with 2 when the configuration is not usable.
     Run(run::Run),
     /// Say everything that is wrong with a configuration, and what it would do
+    ///
+    /// Reads the file and all files that it names, names every fault with its line, its key and what
+    /// to do, and then tells in plain words what the node would do. Changes nothing.
     ///
     /// Exit code 0: good; 4: good, but with warnings; 2: not usable.
     CheckConfig(run::CheckConfig),
     /// Show the whole way of an image on this machine
     ///
     /// Makes keys, starts a hospital node and a reading node in a temporary folder, sends a real
-    /// study by C-STORE, delivers it to a folder and shows the receipts.
+    /// study by C-STORE, delivers it to a folder and shows the receipts. The folder stays, for
+    /// whoever wants to look into it.
     Demo(demo::Demo),
     /// Make a private certificate authority and node certificates
+    ///
+    /// Every node has a certificate with its name, signed by an authority that the others trust.
+    /// Any authority will do; this is one in two steps.
     #[command(subcommand)]
     Pki(pki::Pki),
     /// Show how a running node stands
+    ///
+    /// Whether it is ready and what stands in the way; the spool; each destination with what it is
+    /// owed, since when, and what went wrong last; each tunnel with the reason when it is down.
     Status(ask::Status),
     /// List the studies in custody, the most recent first
+    ///
+    /// One line for each study of each origin, with how many of its duties are in which state.
+    /// With --json also patient ID, times and bytes.
     Studies(ask::Studies),
     /// Show every piece of one study: its duties, receipts, and what became of it beyond
+    ///
+    /// One line for each duty. WHY shows tries, causes, reasons, who decided, and after `beyond:`
+    /// what the next node tells. With --json also receipts, digests and what was odd about the
+    /// image.
     Study(ask::Study),
     /// List duties and decide about them
+    ///
+    /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
+    /// dismissed. Decisions are recorded with the system user who asks, and with --reason.
     #[command(subcommand)]
     Queue(queue::Queue),
     /// Say which rules apply to a study, or to a file not yet sent, and why the others do not
+    ///
+    /// For a study the running node is asked, by the rules in force now; for a file the
+    /// configuration alone is read, and no node need run. Values that identify the patient are
+    /// masked unless --patient is given.
     Explain(explain::Explain),
     /// Have a running node read its certificates and configuration again
+    ///
+    /// Says of every changed setting whether it counts now or waits for a restart. When anything is
+    /// wrong nothing changes, and the exit code is not 0.
     Reload(ask::Reload),
     /// Look after the spool
+    ///
+    /// The spool below `[node] data` holds every accepted byte and every durable fact; the ledger
+    /// is a view of it.
     #[command(subcommand)]
     Spool(offline::Spool),
 }
@@ -159,4 +194,42 @@ fn node_name(s: &str) -> Result<NodeName, String> {
 fn print_json<T: serde::Serialize>(value: &T) -> Outcome {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::Failed(e.to_string()))?;
     table::say(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn look(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        if command.get_about().is_none() {
+            missing.push(path.clone());
+        }
+        for argument in command.get_arguments() {
+            if argument.get_help().is_none() {
+                missing.push(format!("{path} {}", argument.get_id()));
+            }
+        }
+        command.get_subcommands().for_each(|sub| look(sub, &path, missing));
+    }
+
+    #[test]
+    fn every_command_and_every_option_has_help() {
+        let mut command = Cli::command();
+        command.build();
+        let mut missing = Vec::new();
+        look(&command, "", &mut missing);
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn every_command_that_does_something_tells_more_than_one_line() {
+        let mut command = Cli::command();
+        command.build();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            assert!(sub.get_long_about().is_some(), "{}", sub.get_name());
+        }
+    }
 }

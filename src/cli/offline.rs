@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::ask::ask;
 use super::table::{bytes, say};
 use super::{Failure, Outcome, Target, print_json};
+use crate::cargo::CargoKind;
 use crate::config::Config;
 use crate::custody::{self, Custody, OpenError};
 use crate::delivery::part10;
@@ -26,10 +27,18 @@ pub(super) enum Spool {
     /// Works with the node running or stopped. Exit code 4 when something is damaged.
     Verify(Verify),
     /// Rebuild the ledger from the logs; the node must be stopped
+    ///
+    /// The old one is kept below `[node] data` as aside/ledger. A node does this by itself when it
+    /// finds its ledger wanting.
     RebuildLedger(Rebuild),
-    /// Write what is in the spool as DICOM files; works without a ledger
+    /// Write what is in the spool as DICOM files; the node must be stopped
+    ///
+    /// One file NUMBER.dcm for each image whose bytes are here, delivered or not. Needs no ledger.
+    /// Exit code 4 when something is damaged; all else is written.
     Export(Export),
     /// Say that the wall clock is right after an unexplained leap, so that deletion goes on
+    ///
+    /// Look at `timedatectl` first: bytes are deleted by the wall clock.
     ConfirmClock(Rebuild),
 }
 
@@ -163,7 +172,11 @@ impl Export {
         let to = self.to.clone();
         let written = custody::export(
             &data,
-            |entry| study.as_ref().is_none_or(|uid| entry.envelope().study == *uid),
+            |entry| {
+                let envelope = entry.envelope();
+                envelope.kind == CargoKind::Image
+                    && study.as_ref().is_none_or(|uid| envelope.study == *uid)
+            },
             |entry, file| write_part10(&to, entry, file),
             &mut damage,
         )
@@ -183,9 +196,6 @@ impl Export {
 
 fn write_part10(to: &Path, entry: &custody::CargoEntry, file: &File) -> io::Result<()> {
     let envelope = entry.envelope();
-    if envelope.kind != crate::cargo::CargoKind::Image {
-        return Ok(());
-    }
     let path = to.join(format!("{}.dcm", entry.cargo()));
     let mut out = io::BufWriter::new(File::create(path)?);
     out.write_all(&part10::front(envelope))?;

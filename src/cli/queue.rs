@@ -14,14 +14,26 @@ use crate::custody::Action;
 #[derive(Debug, Subcommand)]
 pub(super) enum Queue {
     /// List duties: owed, held and quarantined ones unless a state is named
+    ///
+    /// Example: hikyaku queue list --destination reading-pacs --state quarantined
     List(List),
     /// Send again: what is quarantined, held, dismissed or even receipted becomes owed
+    ///
+    /// Bytes must still be here: after retention only the tombstone is left.
+    ///
+    /// Example: hikyaku queue retry --destination reading-pacs --state quarantined
     Retry(Decide),
     /// Keep owed duties back until they are released
+    ///
+    /// Example: hikyaku queue hold --study 1.2.840.1 --reason "wrong patient?"
     Hold(Decide),
     /// Let held duties go
+    ///
+    /// Those that a rule holds, those that a person held, and later versions of a known image.
     Release(Decide),
     /// Decide that held or quarantined duties will not be sent; the bytes go after retention
+    ///
+    /// What is owed must be held first. `retry` takes a dismissal back while the bytes are here.
     Dismiss(Decide),
 }
 
@@ -30,7 +42,7 @@ struct Which {
     /// Only duties to this destination
     #[arg(long, value_name = "NAME", value_parser = destination)]
     destination: Option<DestinationName>,
-    /// Only duties in this state: owed, held, receipted, quarantined, dismissed
+    /// Only duties in this state
     #[arg(long, value_parser = ["owed", "held", "receipted", "quarantined", "dismissed"])]
     state: Option<String>,
     /// Only duties of this study (Study Instance UID)
@@ -85,7 +97,7 @@ pub(super) struct Decide {
     #[arg(long)]
     all: bool,
     /// Why; recorded with the system user
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     target: Target,

@@ -23,7 +23,7 @@ pub enum Change {
 }
 
 /// Keys that a running node takes over, by prefix; `*` stands for a name.
-const APPLIED: [&str; 13] = [
+const APPLIED: [&str; 17] = [
     "route",
     "destination",
     "dicom.ae_titles",
@@ -36,11 +36,15 @@ const APPLIED: [&str; 13] = [
     "spool.stat_watermark",
     "spool.reserve",
     "spool.quota_per_origin",
+    "tunnel.certificate",
+    "tunnel.key",
+    "tunnel.trust",
+    "tunnel.crl",
     "tunnel.peers.*.quota",
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 8] = [
+const REASONS: [(&str, &str); 9] = [
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
     ("dicom.listen", "the listener is open"),
@@ -49,6 +53,7 @@ const REASONS: [(&str, &str); 8] = [
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),
     ("tunnel.peers", "its connection is being dialled or awaited"),
+    ("drain", "all parts of the node were told it at the start"),
 ];
 
 /// Whole sections that cannot come or go while the node runs.
@@ -78,24 +83,40 @@ fn restart_reason(key: &str, configs: [&Config; 2]) -> Option<&'static str> {
     Some(reason.map_or("it is read when the node starts", |(_, reason)| reason))
 }
 
-/// Every setting that differs, in the order of the keys.
-pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+/// Whether `key` stands in a section that only one of the two has.
+fn in_section_of_one(key: &str, old: &Config, new: &Config) -> bool {
     let has = |config: &Config, section: &str| match section {
         "dicom" => config.dicom.is_some(),
         _ => config.tunnel.is_some(),
     };
+    SECTIONS.iter().any(|s| has(old, s) != has(new, s) && has_prefix(key, s))
+}
+
+/// What a reload that follows others changes: the node was started with `started`, has taken over
+/// what it could of `current`, and is given `new`. What waits for a restart is named again at every
+/// reload until the restart comes, or the setting is put back.
+pub fn reloaded(started: &Config, current: &Config, new: &Config) -> Vec<Change> {
+    let waits = changes(started, new);
+    let applied = changes(current, new).into_iter().filter(|change| match change {
+        Change::Applied { key } => !in_section_of_one(key, started, new),
+        Change::NeedsRestart { .. } => false,
+    });
+    let waits = waits.into_iter().filter(|change| matches!(change, Change::NeedsRestart { .. }));
+    applied.chain(waits).collect()
+}
+
+/// Every setting that differs, in the order of the keys.
+pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let mut all = Vec::new();
     for section in SECTIONS {
-        if has(old, section) != has(new, section) {
+        if in_section_of_one(section, old, new) {
             let reason = "the section decides which parts of the node are started";
             all.push(Change::NeedsRestart { key: section.into(), reason });
         }
     }
-    let appeared =
-        |key: &str| SECTIONS.iter().any(|s| has(old, s) != has(new, s) && has_prefix(key, s));
     let keys: BTreeSet<_> = old.settings.keys().chain(new.settings.keys()).collect();
     for key in keys {
-        if old.settings.get(key) == new.settings.get(key) || appeared(key) {
+        if old.settings.get(key) == new.settings.get(key) || in_section_of_one(key, old, new) {
             continue;
         }
         all.push(match restart_reason(key, [old, new]) {

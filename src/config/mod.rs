@@ -27,7 +27,7 @@ use toml::de::DeTable;
 use crate::cargo::{DestinationName, NodeName};
 use crate::routing::Table;
 
-pub use changes::{Change, changes};
+pub use changes::{Change, changes, reloaded};
 pub use describe::describe;
 pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;

@@ -143,6 +143,20 @@ impl Config {
         })
     }
 
+    /// The files that TLS to destinations is made of.
+    pub fn delivery_files(&self) -> Vec<&Path> {
+        let tls = self.destinations.iter().filter_map(|d| match &d.kind {
+            DestinationKind::Dicom(dicom) => dicom.tls.as_ref(),
+            DestinationKind::Node { .. } | DestinationKind::Folder { .. } => None,
+        });
+        let mut files = Vec::new();
+        for ClientTls { trust, identity, server_name: _ } in tls {
+            files.push(trust.as_path());
+            files.extend(identity.iter().flat_map(|(crt, key)| [crt.as_path(), key.as_path()]));
+        }
+        files
+    }
+
     /// The destinations of delivery, which are all but the nodes; reads the files of TLS.
     pub fn delivery(&self) -> Result<Vec<delivery::Destination>, TlsError> {
         let one = |destination: &Destination| {

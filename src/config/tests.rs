@@ -296,6 +296,36 @@ fn a_reload_says_what_counts_now_and_what_needs_a_restart() {
 }
 
 #[test]
+fn what_waits_for_a_restart_is_named_at_every_reload_until_it_is_put_back() {
+    let started = good(HOSPITAL);
+    let moved = good(&HOSPITAL.replacen("11112", "11113", 1));
+    let waits = |all: &[Change]| {
+        let waits = all.iter().filter(|c| matches!(c, Change::NeedsRestart { .. }));
+        waits.count()
+    };
+    assert_eq!(waits(&reloaded(&started, &started, &moved)), 1);
+    assert_eq!(waits(&reloaded(&started, &moved, &moved)), 1);
+    assert_eq!(reloaded(&started, &moved, &started), []);
+    let other = good(&HOSPITAL.replacen("11112", "11113", 1).replacen("CT1", "CT2", 1));
+    let all = reloaded(&started, &moved, &other);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all.contains(&Change::Applied { key: "dicom.allow[0].ae_title".into() }));
+}
+
+#[test]
+fn a_section_that_was_not_there_at_the_start_takes_no_settings_before_the_restart() {
+    let started = good("[node]\nname = \"a\"\n");
+    let with = |title: &str| {
+        good(&format!(
+            "[node]\nname = \"a\"\n[dicom]\nlisten = \"127.0.0.1:104\"\nae_titles = [\"A\"]\n\
+             allow = [{{ ae_title = \"{title}\" }}]\n"
+        ))
+    };
+    let all = reloaded(&started, &with("B"), &with("C"));
+    assert!(matches!(&all[..], [Change::NeedsRestart { key, .. }] if key == "dicom"), "{all:?}");
+}
+
+#[test]
 fn another_layout_or_a_default_written_out_is_no_change() {
     assert_eq!(changed("[\"HIKYAKU\", \"TELE_STAT\"]", "[ 'HIKYAKU',\n  'TELE_STAT' ]"), []);
     assert_eq!(changed("[[route]]", "[drain]\ntimeout = \"30s\"\n[[route]]"), []);

@@ -3,45 +3,29 @@
 //!
 //! Limits: a body in memory has at most [`LARGE_BYTES`]; all bodies in memory share one budget,
 //! and when it is used up, small bodies go to files too instead of waiting; a body in a file holds
-//! at most two chunks of [`CHUNK`] in memory, and the disk's cache is made clean every
-//! [`SYNC_EVERY`] bytes.
+//! at most two chunks of 1 MiB in memory, and is synced every 32 MiB ([`super::partial`]).
 //!
 //! A *keyed* body (from a tunnel) survives its connection: dropped unfinished, it is parked and
 //! goes on at the same byte; after a restart it goes on at its last synced mark. Parked bodies are
 //! capped in number and expire.
-//!
-//! ```text
-//! partial file: 0..32768 header, then the body
-//!   0  8  "HKYKPART"
-//!   8  4  CRC-32 of the CBOR
-//!  12  4  length of the CBOR
-//!  16     CBOR: peer, identity, length, created at, mark (all before it is synced)
-//! ```
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use minicbor::{Decode, Encode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 
-use super::log::LARGE_BODY_OFFSET;
+use super::partial::{
+    CHUNK, FinishedFile, PartFile, PartialKey, full_or_io, keep_head, read_header, reopen,
+};
 use super::rows::LARGE_BYTES;
 use super::stop::StopSwitch;
-use crate::cargo::{Hasher, Identity, NodeName, Sha256};
-use crate::clock::{self, Timestamp};
+use crate::cargo::{Hasher, Sha256};
+use crate::clock::Timestamp;
 
-/// Bytes gathered before one write to a file.
-const CHUNK: usize = 1 << 20;
-/// Bytes written between two syncs of a partial file.
-const SYNC_EVERY: u64 = 32 << 20;
-/// Bytes of a long body that are kept for header reading.
-const HEAD_BYTES: usize = 256 << 10;
 /// Memory is budgeted in units of this many bytes.
 const UNIT: u64 = 64 << 10;
 
@@ -81,32 +65,6 @@ pub enum AssembleError {
     Stopped,
 }
 
-/// What a keyed body is kept under.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
-#[cbor(map)]
-pub(super) struct PartialKey {
-    /// Who sends it.
-    #[n(0)]
-    pub(super) peer: NodeName,
-    /// Which piece.
-    #[n(1)]
-    pub(super) identity: Identity,
-    /// Its whole length.
-    #[n(2)]
-    pub(super) length: u64,
-}
-
-#[derive(Debug, Encode, Decode)]
-#[cbor(map)]
-struct PartialHeader {
-    #[n(0)]
-    key: PartialKey,
-    #[n(1)]
-    created_at: Timestamp,
-    #[n(2)]
-    mark: u64,
-}
-
 /// Where assemblies are made; shared by all of them.
 #[derive(Debug)]
 pub(super) struct Yard {
@@ -132,20 +90,6 @@ enum Place {
     Here(Box<(Hasher, u64, Vec<u8>, PartFile)>),
     /// From an earlier process: the file and its mark.
     File(PathBuf, u64),
-}
-
-/// A file under `partial/` that is being written.
-#[derive(Debug)]
-struct PartFile {
-    path: PathBuf,
-    file: Arc<File>,
-    /// Gathered, not yet handed to a write.
-    gathered: Vec<u8>,
-    /// Handed to writes.
-    written: u64,
-    synced: u64,
-    created_at: Timestamp,
-    pending: Option<JoinHandle<io::Result<Vec<u8>>>>,
 }
 
 #[derive(Debug)]
@@ -180,14 +124,6 @@ pub(super) enum AssembledStore {
     Memory(Vec<u8>, Vec<OwnedSemaphorePermit>),
     /// A file under `partial/`, removed on drop unless custody adopts it.
     File(FinishedFile),
-}
-
-/// A finished file under `partial/`.
-#[derive(Debug)]
-pub(super) struct FinishedFile {
-    pub(super) path: PathBuf,
-    part: Option<PartFile>,
-    adopted: bool,
 }
 
 impl Yard {
@@ -260,28 +196,13 @@ impl Yard {
     }
 
     fn create(&self, key: Option<&PartialKey>) -> Result<PartFile, AssembleError> {
-        let created_at = clock::wall();
-        let (path, file) = loop {
+        loop {
             let n = self.next_name.fetch_add(1, Ordering::Relaxed);
-            let path = self.dir.join(format!("{n:08x}.part"));
-            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
-                Ok(file) => break (path, file),
+            match PartFile::create(self.dir.join(format!("{n:08x}.part")), key) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(full_or_io(e)),
+                other => return other.map_err(full_or_io),
             }
-        };
-        if let Some(key) = key {
-            write_header(&file, key, created_at, 0).map_err(full_or_io)?;
         }
-        Ok(PartFile {
-            path,
-            file: Arc::new(file),
-            gathered: Vec::with_capacity(CHUNK),
-            written: 0,
-            synced: 0,
-            created_at,
-            pending: None,
-        })
     }
 
     /// Deletes parked bodies that have expired. Called now and then.
@@ -312,139 +233,6 @@ impl Parked {
         };
         let _ = fs::remove_file(path);
     }
-}
-
-fn full_or_io(e: io::Error) -> AssembleError {
-    use io::ErrorKind as K;
-    match e.kind() {
-        K::StorageFull | K::QuotaExceeded => AssembleError::Full(e.to_string()),
-        _ => AssembleError::Io(e),
-    }
-}
-
-fn write_header(file: &File, key: &PartialKey, at: Timestamp, mark: u64) -> io::Result<()> {
-    let header = PartialHeader { key: key.clone(), created_at: at, mark };
-    let cbor = super::fact::encode(&header);
-    let mut b = b"HKYKPART".to_vec();
-    b.extend_from_slice(&crc32fast::hash(&cbor).to_be_bytes());
-    b.extend_from_slice(&u32::try_from(cbor.len()).map_err(io::Error::other)?.to_be_bytes());
-    b.extend_from_slice(&cbor);
-    file.write_all_at(&b, 0)
-}
-
-fn read_header(path: &Path) -> Option<PartialHeader> {
-    let file = File::open(path).ok()?;
-    let mut b = [0; 16];
-    file.read_exact_at(&mut b, 0).ok()?;
-    let len = u32::from_be_bytes(b[12..16].try_into().ok()?) as usize;
-    if &b[..8] != b"HKYKPART" || len as u64 > LARGE_BODY_OFFSET - 16 {
-        return None;
-    }
-    let mut cbor = vec![0; len];
-    file.read_exact_at(&mut cbor, 16).ok()?;
-    let whole = crc32fast::hash(&cbor).to_be_bytes() == b[8..12];
-    whole.then(|| minicbor::decode(&cbor).ok()).flatten()
-}
-
-/// Goes on with a file of an earlier process: what is before the mark is hashed again.
-async fn reopen(
-    path: PathBuf,
-    mark: u64,
-) -> Result<(Hasher, u64, Vec<u8>, PartFile), AssembleError> {
-    let work = move || -> io::Result<_> {
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let mut hasher = Hasher::new();
-        let mut head = Vec::new();
-        let mut buf = vec![0; CHUNK];
-        let mut at = 0;
-        while at < mark {
-            let n = usize::try_from(mark - at).unwrap_or(CHUNK).min(CHUNK);
-            file.read_exact_at(&mut buf[..n], LARGE_BODY_OFFSET + at)?;
-            hasher.update(&buf[..n]);
-            keep_head(&mut head, &buf[..n]);
-            at += n as u64;
-        }
-        let part = PartFile {
-            path,
-            file: Arc::new(file),
-            gathered: Vec::with_capacity(CHUNK),
-            written: mark,
-            synced: mark,
-            created_at: clock::wall(),
-            pending: None,
-        };
-        Ok((hasher, mark, head, part))
-    };
-    Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
-}
-
-fn keep_head(head: &mut Vec<u8>, bytes: &[u8]) {
-    let room = HEAD_BYTES.saturating_sub(head.len());
-    head.extend_from_slice(&bytes[..room.min(bytes.len())]);
-}
-
-impl PartFile {
-    async fn idle(&mut self, stop: &StopSwitch) -> io::Result<()> {
-        if let Some(pending) = self.pending.take() {
-            match pending.await.map_err(io::Error::other)? {
-                Ok(buffer) => self.gathered = reuse(buffer, std::mem::take(&mut self.gathered)),
-                Err(e) => {
-                    if is_sync_failure(&e) {
-                        stop.stop(format!("a sync of a partial file failed: {e}"));
-                    }
-                    return Err(e);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands what is gathered to a write in the background.
-    async fn flush(&mut self, key: Option<&PartialKey>, stop: &StopSwitch) -> io::Result<()> {
-        self.idle(stop).await?;
-        let bytes = std::mem::take(&mut self.gathered);
-        let file = self.file.clone();
-        let offset = LARGE_BODY_OFFSET + self.written;
-        self.written += bytes.len() as u64;
-        let sync = (self.written - self.synced >= SYNC_EVERY).then_some(self.written);
-        if sync.is_some() {
-            self.synced = self.written;
-        }
-        let mark = sync.and_then(|mark| key.map(|k| (k.clone(), self.created_at, mark)));
-        self.pending = Some(tokio::task::spawn_blocking(move || {
-            file.write_all_at(&bytes, offset)?;
-            if sync.is_some() {
-                file.sync_data().map_err(sync_failure)?;
-            }
-            if let Some((key, created_at, mark)) = mark {
-                write_header(&file, &key, created_at, mark)?;
-            }
-            Ok(bytes)
-        }));
-        Ok(())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("sync: {0}")]
-struct SyncFailure(io::Error);
-
-fn sync_failure(e: io::Error) -> io::Error {
-    io::Error::other(SyncFailure(e))
-}
-
-fn is_sync_failure(e: &io::Error) -> bool {
-    e.get_ref().is_some_and(|inner| inner.is::<SyncFailure>())
-}
-
-/// Keeps the larger buffer, with the content of `content`.
-fn reuse(mut spare: Vec<u8>, content: Vec<u8>) -> Vec<u8> {
-    if content.capacity() >= spare.capacity() {
-        return content;
-    }
-    spare.clear();
-    spare.extend_from_slice(&content);
-    spare
 }
 
 impl Assembly {
@@ -496,12 +284,11 @@ impl Assembly {
         };
         let mut rest = bytes;
         while !rest.is_empty() {
-            let room = (CHUNK - part.gathered.len()).min(rest.len());
-            part.gathered.extend_from_slice(&rest[..room]);
-            rest = &rest[room..];
-            if part.gathered.len() == CHUNK {
-                if part.written.is_multiple_of(SYNC_EVERY) {
-                    self.yard.check_free(SYNC_EVERY.min(CHUNK as u64))?;
+            let full;
+            (rest, full) = part.gather(rest);
+            if full {
+                if part.begins_stretch() {
+                    self.yard.check_free(CHUNK as u64)?;
                 }
                 part.flush(self.key.as_ref(), &self.yard.stop).await.map_err(full_or_io)?;
             }
@@ -515,9 +302,11 @@ impl Assembly {
         let mut part = self.yard.create(self.key.as_ref())?;
         if let Some(Store::Memory(held, _permits)) = self.store.take() {
             keep_head(&mut self.head, &held);
-            for chunk in held.chunks(CHUNK) {
-                part.gathered.extend_from_slice(chunk);
-                if part.gathered.len() == CHUNK {
+            let mut rest = held.as_slice();
+            while !rest.is_empty() {
+                let full;
+                (rest, full) = part.gather(rest);
+                if full {
                     part.flush(self.key.as_ref(), &self.yard.stop).await.map_err(full_or_io)?;
                 }
             }
@@ -530,11 +319,7 @@ impl Assembly {
     pub fn finish(mut self) -> Assembled {
         let sha256 = std::mem::take(&mut self.hasher).finish();
         let store = match self.store.take() {
-            Some(Store::File(part)) => AssembledStore::File(FinishedFile {
-                path: part.path.clone(),
-                part: Some(part),
-                adopted: false,
-            }),
+            Some(Store::File(part)) => AssembledStore::File(part.into()),
             Some(Store::Memory(bytes, permits)) => AssembledStore::Memory(bytes, permits),
             None => AssembledStore::Memory(Vec::new(), Vec::new()),
         };
@@ -607,35 +392,6 @@ impl Assembled {
         match &self.store {
             AssembledStore::Memory(bytes, _) => bytes,
             AssembledStore::File(_) => &self.head,
-        }
-    }
-}
-
-impl FinishedFile {
-    /// Writes and syncs what is left, so that custody has only a header to add.
-    pub(super) async fn settle(&mut self, stop: &StopSwitch) -> Result<(), AssembleError> {
-        let Some(mut part) = self.part.take() else { return Ok(()) };
-        part.flush(None, stop).await.map_err(full_or_io)?;
-        part.idle(stop).await.map_err(full_or_io)?;
-        let file = part.file.clone();
-        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
-        if let Err(e) = synced.map_err(io::Error::other)? {
-            stop.stop(format!("a sync of a partial file failed: {e}"));
-            return Err(AssembleError::Stopped);
-        }
-        Ok(())
-    }
-
-    /// Custody has renamed it: there is nothing to delete.
-    pub(super) fn adopted(&mut self) {
-        self.adopted = true;
-    }
-}
-
-impl Drop for FinishedFile {
-    fn drop(&mut self) {
-        if !self.adopted {
-            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -112,6 +112,10 @@ pub(super) struct Custodian {
     /// Destinations that may have new work since the last turn.
     pub(super) woken: BTreeSet<DestinationName>,
     pub(super) housekeeping: super::reclaim::Housekeeping,
+    /// When cargo was last refused because the spool or its disk is full.
+    pub(super) full_at: Option<Monotonic>,
+    /// Why the last write to the spool failed, in words; cleared by the next that succeeds.
+    pub(super) unwritable: Option<String>,
     /// In words, for people: what was found amiss at the start and since.
     pub(super) findings: Vec<String>,
     pub(super) counter: u32,
@@ -345,16 +349,43 @@ impl Custodian {
                 {
                     self.ledger_failed(&e);
                 }
+                self.write_succeeded();
                 Ok(place)
             }
             Err(e) => {
                 if let AppendError::Sync(e) = &e {
                     self.shared.stop.stop(format!("a sync of the fact log failed: {e}"));
                 } else {
-                    tracing::error!(error = %e, "cannot write to the fact log");
+                    self.write_failed(&e);
                 }
                 Err(e)
             }
+        }
+    }
+
+    /// Says that the spool cannot be written to. Until it can, nothing is leased: receipts could
+    /// not be written down, and the same cargo would be sent again and again.
+    pub(super) fn write_failed(&mut self, e: &AppendError) {
+        if self.unwritable.is_none() {
+            tracing::error!(error = %e, "the spool cannot be written to; it is tried every second");
+        }
+        self.unwritable = Some(e.to_string());
+    }
+
+    fn write_succeeded(&mut self) {
+        if self.unwritable.take().is_some() {
+            tracing::info!("the spool can be written to again");
+            self.wake_all();
+        }
+    }
+
+    /// Remembers a finding for people, up to a number that people read.
+    pub(super) fn find_fault(&mut self, what: String) {
+        const FINDINGS_MAX: usize = 100;
+        match self.findings.len().cmp(&FINDINGS_MAX) {
+            std::cmp::Ordering::Less => self.findings.push(what),
+            std::cmp::Ordering::Equal => self.findings.push("and more: see the log".into()),
+            std::cmp::Ordering::Greater => {}
         }
     }
 
@@ -500,6 +531,8 @@ impl Custodian {
             chains: HashSet::new(),
             woken: BTreeSet::new(),
             housekeeping: super::reclaim::Housekeeping::default(),
+            full_at: None,
+            unwritable: None,
             findings,
             counter: 0,
             epoch,

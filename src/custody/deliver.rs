@@ -73,6 +73,9 @@ fn size_wanted(want: &Want) -> Size {
 impl Custodian {
     pub(super) fn lease(&mut self, want: &Want) -> Vec<Leased> {
         let mut leased = Vec::new();
+        if self.unwritable.is_some() {
+            return leased;
+        }
         let LedgerState::Ready(view) = &self.ledger else { return leased };
         let Some(number) = view.known_number(&want.destination) else { return leased };
         let mut bytes = 0u64;
@@ -177,10 +180,14 @@ impl Custodian {
     }
 
     fn quarantine_unreadable(&mut self, id: CargoId, destination: &DestinationName) {
+        self.quarantine_damaged(id, destination, "its record in the spool cannot be read".into());
+    }
+
+    /// What the disk has spoilt is never delivered, and is told to people.
+    fn quarantine_damaged(&mut self, id: CargoId, destination: &DestinationName, reason: String) {
         self.metrics.damaged.inc();
-        let reason = "its record in the spool cannot be read".to_owned();
         tracing::error!(cargo = %id, %destination, "{reason}; quarantined");
-        self.findings.push(format!("cargo {id}: {reason}"));
+        self.find_fault(format!("cargo {id}: {reason}"));
         self.change_duty(id, destination, DutyEvent::GaveUp { reason, at: clock::wall() }, None);
     }
 
@@ -208,6 +215,7 @@ impl Custodian {
             Outcome::Quarantine { reason } => {
                 self.change_duty(id, destination, DutyEvent::GaveUp { reason, at }, None);
             }
+            Outcome::Damaged { reason } => self.quarantine_damaged(id, destination, reason),
         }
     }
 

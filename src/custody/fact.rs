@@ -143,6 +143,9 @@ pub(super) enum Fact {
         /// A person has confirmed a leap.
         #[n(1)]
         confirmed_by: Option<String>,
+        /// The leap that nobody has explained yet, in words: a restart does not explain it.
+        #[n(2)]
+        leap: Option<String>,
     },
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Retention is counted in wall time, so a leap forward could delete years too early. While a leap
 //! is unexplained nothing is deleted; a person confirms the clock (`hikyaku spool confirm-clock`).
+//! A restart does not: the spool remembers the leap.
 
 use std::time::Duration;
 
@@ -12,6 +13,15 @@ const DRIFT_MAX_MS: i64 = 60_000;
 /// A node may have been switched off this long; longer is for a person to confirm.
 const OFF_MAX: Duration = Duration::from_secs(60 * 24 * 3600);
 
+/// What the spool was last told of the wall clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LastClock {
+    /// What it said.
+    pub wall: Timestamp,
+    /// The leap that was unexplained then.
+    pub leap: Option<String>,
+}
+
 /// Watches both clocks.
 #[derive(Debug)]
 pub(super) struct LeapWatch {
@@ -20,9 +30,12 @@ pub(super) struct LeapWatch {
 }
 
 impl LeapWatch {
-    /// After a start; `last` is what the wall clock said when the spool was last told.
-    pub(super) fn start(last: Option<Timestamp>, wall: Timestamp) -> Self {
-        let leap = last.and_then(|last| {
+    /// After a start; `last` is what the spool was last told.
+    pub(super) fn start(last: Option<LastClock>, wall: Timestamp) -> Self {
+        let leap = last.and_then(|LastClock { wall: last, leap }| {
+            if leap.is_some() {
+                return leap;
+            }
             let passed = wall.0.saturating_sub(last.0);
             if passed < -DRIFT_MAX_MS {
                 Some(format!("the clock went back from {last} to {wall} while the node was off"))
@@ -82,9 +95,17 @@ mod tests {
 
     #[test]
     fn a_weekend_switched_off_is_no_leap_but_ten_years_and_one_day_back_are() {
-        let last = Timestamp(100 * DAY_MS);
-        assert_eq!(LeapWatch::start(Some(last), Timestamp(103 * DAY_MS)).leap(), None);
-        assert!(LeapWatch::start(Some(last), Timestamp(3750 * DAY_MS)).leap().is_some());
+        let last = LastClock { wall: Timestamp(100 * DAY_MS), leap: None };
+        assert_eq!(LeapWatch::start(Some(last.clone()), Timestamp(103 * DAY_MS)).leap(), None);
+        assert!(LeapWatch::start(Some(last.clone()), Timestamp(3750 * DAY_MS)).leap().is_some());
         assert!(LeapWatch::start(Some(last), Timestamp(99 * DAY_MS)).leap().is_some());
+    }
+
+    #[test]
+    fn a_restart_does_not_explain_a_leap() {
+        let leap = Some("the clock leapt".to_owned());
+        let last = LastClock { wall: Timestamp(100 * DAY_MS), leap: leap.clone() };
+        let watch = LeapWatch::start(Some(last), Timestamp(100 * DAY_MS + 1000));
+        assert_eq!(watch.leap(), leap.as_deref());
     }
 }

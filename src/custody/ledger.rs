@@ -10,18 +10,18 @@
 //!
 //! | key | row |
 //! |---|---|
-//! | `c` cargo | [`CargoRow`] |
-//! | `i` identity key (16) | [`Versions`]: which cargo has this origin and key |
-//! | `s` study | [`StudyRow`] |
+//! | `c` cargo | [`CargoRow`](super::rows::CargoRow) |
+//! | `i` identity key (16) | [`Versions`](super::rows::Versions): which cargo has it |
+//! | `s` study | [`StudyRow`](super::rows::StudyRow) |
 //! | `m` study, group of cargo | [`Group`]: members of a study |
-//! | `q` destination, urgency and size, origin, study, group of cargo | [`Group`] with lengths: ready to be sent |
+//! | `q` destination, urgency and size, origin, study, group of cargo | [`Group`] with lengths: ready |
 //! | `d` destination, cargo | nothing: waits for its next try |
 //! | `a` state, destination, cargo | nothing: held or quarantined, needs a person |
 //! | `u` cargo | nothing: unrouted |
 //! | `r` settled at, cargo | nothing: may be reclaimed after retention |
 //! | `f` reclaimed at, cargo | nothing: tombstone, to be forgotten |
 //! | `o` origin, cargo, destination | nothing: news for the origin, not yet in a note |
-//! | `g` segment | [`SegmentRow`]: what lives in it |
+//! | `g` segment | [`SegmentRow`](super::rows::SegmentRow): what lives in it |
 //! | `D` name / `N` number | destinations by name and number |
 //! | `t` | [`super::totals::Totals`] |
 //! | `P` | [`Checkpoint`] |

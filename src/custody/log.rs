@@ -19,8 +19,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::segment::{
-    Found, Index, LogKind, RECORD_HEADER, Reader, Record, SEGMENT_HEADER, SegmentError,
-    SegmentHeader,
+    Found, HEAD_LENGTH_MAX, Index, LogKind, RECORD_HEADER, Reader, Record, SEGMENT_HEADER,
+    SegmentError, SegmentHeader,
 };
 use crate::cargo::Sha256;
 use crate::clock::Timestamp;
@@ -182,10 +182,14 @@ impl Active {
         body: &[u8],
         sha256: Option<Sha256>,
     ) -> io::Result<Record> {
+        // What reading would not take for a record must not be promised.
+        if head.len() > HEAD_LENGTH_MAX as usize {
+            return Err(io::Error::other("the head of the record is too long"));
+        }
         let record = Record {
             offset: self.tail,
             id,
-            head_len: u32::try_from(head.len()).map_err(io::Error::other)?,
+            head_len: head.len() as u32,
             body_len: body.len() as u64,
             proven: self.synced,
         };
@@ -263,17 +267,20 @@ impl Log {
         for number in segment_numbers(dir)? {
             let path = dir.join(segment_name(number));
             let file = OpenOptions::new().read(true).write(true).open(&path).at(&path)?;
-            match SegmentHeader::read(&file, kind) {
-                Ok(header) if header.number == number => {
-                    match sealed_end(&file, &header).at(&path)? {
-                        Some(end) => drop(sealed.insert(number, Sealed { end })),
-                        None => unsealed.push((path, file, header)),
-                    }
-                }
+            let header = match SegmentHeader::read(&file, kind) {
+                Ok(header) if header.number == number => Some(header),
                 Ok(_) | Err(SegmentError::NotASegment) => {
-                    set_aside(&path, aside, &mut findings)?;
+                    restore_header(&file, kind, number, &mut findings).at(&path)?
                 }
                 Err(source) => return Err(OpenError::Segment { path, source }),
+            };
+            let Some(header) = header else {
+                set_aside(&path, aside, &mut findings)?;
+                continue;
+            };
+            match sealed_end(&file, &header).at(&path)? {
+                Some(end) => drop(sealed.insert(number, Sealed { end })),
+                None => unsealed.push((path, file, header)),
             }
         }
         let last = sealed.keys().next_back().copied();
@@ -365,8 +372,8 @@ impl Log {
                     let end = record.end(self.kind);
                     let name = keep_aside(file, header, record.offset, end, aside)?;
                     findings.damage.push(format!(
-                        "cargo {} offset {}: written but never synced, and torn; it was never \
-                         answered with success; kept as aside/{}",
+                        "cargo {} offset {}: written after the last proven sync, and its bytes do \
+                         not have their digest; kept as aside/{}",
                         segment_name(header.number),
                         record.offset,
                         name.unwrap_or_default()
@@ -604,6 +611,23 @@ fn sealed_end(file: &File, header: &SegmentHeader) -> io::Result<Option<u64>> {
         Some((record, _)) if record.proven == ALL_PROVEN => Ok(Some(record.end(header.kind))),
         _ => Ok(None),
     }
+}
+
+/// Writes a damaged header again as the first record tells it; `None` when that is damaged too.
+fn restore_header(
+    file: &File,
+    kind: LogKind,
+    number: u64,
+    findings: &mut Findings,
+) -> io::Result<Option<SegmentHeader>> {
+    let header = SegmentHeader::from_first_record(file, kind, number)?;
+    if let Some(header) = header {
+        file.write_all_at(&header.encode(), 0)?;
+        file.sync_all()?;
+        let name = segment_name(number);
+        findings.damage.push(format!("{} {name}: damaged header restored", kind_word(kind)));
+    }
+    Ok(header)
 }
 
 /// What one pass over a segment tells.

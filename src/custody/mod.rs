@@ -29,6 +29,7 @@ mod leap;
 mod ledger;
 mod log;
 mod notes;
+mod partial;
 mod query;
 mod reclaim;
 mod recovery;
@@ -37,6 +38,7 @@ mod rows;
 mod schedule;
 pub mod segment;
 pub mod state;
+mod status;
 mod stop;
 mod take;
 #[cfg(test)]
@@ -58,20 +60,21 @@ pub use assembly::{AssembleError, Assembled, Assembly, Limits as AssemblyLimits}
 pub use body::{Body, BodyError, BodyReader};
 pub use log::OpenError as LogOpenError;
 pub use notes::{News, Note};
-pub use query::{
-    Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
-};
 pub use recovery::{OpenError, try_lock};
 pub use room::{Limits as RoomLimits, Usage};
 pub use rows::{CargoId, LARGE_BYTES};
+pub use status::{
+    Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
+};
 pub use stop::StopSwitch;
 pub use verify::{CargoEntry, Verdict, export, verify};
 
 use crate::cargo::{Assignment, DestinationName, Envelope, Identity, NodeName, Urgency};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
-use assembly::{PartialKey, Yard};
+use assembly::Yard;
 use custodian::{Custodian, Request};
+use partial::PartialKey;
 
 /// Requests that may wait for the custodian at once.
 const REQUESTS_MAX: usize = 1024;
@@ -257,6 +260,12 @@ pub enum Outcome {
     },
     /// Never by itself again.
     Quarantine {
+        /// In words without patient data.
+        reason: String,
+    },
+    /// The stored bytes are not those that were accepted: never by itself again, and an operator
+    /// is told.
+    Damaged {
         /// In words without patient data.
         reason: String,
     },

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,16 +18,20 @@ use super::custodian::{Custodian, LedgerState, Which};
 use super::fact::{self, End, Fact};
 use super::ledger::{Key, LedgerError, tail_u64};
 use super::log::Place;
-use super::query::Summary;
 use super::room::Usage;
 use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
 use super::segment::Record;
 use super::state::StateName;
+use super::status::Summary;
 use crate::cargo::Urgency;
-use crate::clock::{Monotonic, Timestamp};
+use crate::clock::{self, Monotonic, Timestamp};
 
 /// How often the disk is looked at and metrics are brought up to date.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the spool counts as full after a piece of cargo was refused for want of room.
+const FULL_SHOWN: Duration = Duration::from_secs(10);
+/// Below this many free bytes the reserve file is given up, so that what is in custody can drain.
+const FREE_MIN: u64 = 2 << 20;
 /// How often segments are swept, the wall clock is written down, and the logs are compacted.
 const SWEEP: Duration = Duration::from_secs(30);
 /// Pieces whose space is given back in one tick.
@@ -60,9 +65,13 @@ impl Custodian {
                 leap = self.leap.leap(),
                 "the wall clock leapt: nothing is deleted until `hikyaku spool confirm-clock`"
             );
+            self.tell_clock(wall);
         }
         if is_due(&mut self.housekeeping.looked, now, LOOK) {
             self.look_at_disk();
+            if self.unwritable.is_some() {
+                self.tell_clock(wall);
+            }
             // Scans see whole turns: each step ends the turn before the next one looks.
             if !self.end_turn() {
                 return;
@@ -83,7 +92,7 @@ impl Custodian {
         }
         if is_due(&mut self.housekeeping.swept, now, SWEEP) {
             self.yard.expire(wall);
-            let _ = self.state(&Fact::Clock { wall, confirmed_by: None });
+            self.tell_clock(wall);
             self.keep_reserve();
             if let Err(e) = self.sweep(wall) {
                 self.ledger_failed(&e);
@@ -91,11 +100,29 @@ impl Custodian {
         }
     }
 
+    /// Writes the wall clock down, so that a leap is seen across a restart.
+    fn tell_clock(&mut self, wall: Timestamp) {
+        let leap = self.leap.leap().map(str::to_owned);
+        let _ = self.state(&Fact::Clock { wall, confirmed_by: None, leap });
+    }
+
+    /// True when there is no room, or not enough for what has come of late.
+    pub(super) fn is_full(&self) -> bool {
+        let limits = self.shared.room.load();
+        let refused = self.full_at.is_some_and(|at| clock::now().since(at) < FULL_SHOWN);
+        refused || limits.admit(self.usage, Urgency::Routine, 1).is_err()
+    }
+
     pub(super) fn look_at_disk(&mut self) {
         if let Ok(fs) = statvfs(&self.config.data) {
             let unit = fs.fragment_size();
             self.usage.free = fs.blocks_available() * unit;
-            self.usage.total = fs.blocks() * unit;
+            // As df counts: what only root may use, or nobody, is no room.
+            let used = fs.blocks().saturating_sub(fs.blocks_free());
+            self.usage.total = (used + fs.blocks_available()) * unit;
+            if self.usage.free < FREE_MIN {
+                self.give_up_reserve();
+            }
         }
         let limits = self.shared.room.load();
         let room = limits
@@ -332,10 +359,7 @@ impl Custodian {
     }
 
     pub(super) fn give_up_reserve(&self) {
-        let given = fs::remove_file(self.config.data.join("reserve"));
-        if given.is_ok() {
-            tracing::error!("the disk is full: the reserve is given up for the fact log");
-        }
+        give_up_reserve(&self.config.data);
     }
 
     /// Brings metrics and the summary up to date.
@@ -355,6 +379,7 @@ impl Custodian {
         m.spool_free_bytes.set(signed(summary.free_bytes));
         m.spool_watermark_bytes.set(signed(summary.watermark_bytes));
         m.spool_full.set(i64::from(summary.full));
+        m.spool_unwritable.set(i64::from(summary.unwritable.is_some()));
         m.unrouted.set(signed(summary.unrouted));
         m.clock_leap.set(i64::from(summary.clock_leap.is_some()));
         for d in &summary.destinations {
@@ -375,6 +400,21 @@ impl Custodian {
 
     pub(super) const fn usage(&self) -> Usage {
         self.usage
+    }
+}
+
+fn give_up_reserve(data: &Path) {
+    if fs::remove_file(data.join("reserve")).is_ok() {
+        tracing::error!("the disk is full: the reserve is given up, so that cargo can leave");
+    }
+}
+
+/// Makes room on a full disk before the logs are opened, which begins new segments: a node that
+/// does not start can never empty its disk.
+pub(super) fn make_room_to_start(data: &Path) {
+    let free = statvfs(data).map(|fs| fs.blocks_available() * fs.fragment_size());
+    if free.is_ok_and(|free| free < FREE_MIN) {
+        give_up_reserve(data);
     }
 }
 

@@ -18,7 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::assembly::Yard;
 use super::custodian::{Custodian, LedgerState};
 use super::fact::{self, Fact};
-use super::leap::LeapWatch;
+use super::leap::{LastClock, LeapWatch};
 use super::ledger::{Checkpoint, Ledger, LedgerError};
 use super::log::{Findings, Log, OpenError as LogOpenError, Place, survey};
 use super::rows::{SegmentRow, segment_key};
@@ -26,7 +26,7 @@ use super::segment::{Index, LogKind, Record, SEGMENT_HEADER, SegmentHeader};
 use super::view::View;
 use super::{Config, Shared};
 use crate::cargo::NodeName;
-use crate::clock::{self, Timestamp};
+use crate::clock;
 use crate::metrics::Metrics;
 
 /// Segments of the fact log are small, so that compaction takes small steps.
@@ -116,6 +116,7 @@ impl Custodian {
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
         let at = clock::wall();
+        super::reclaim::make_room_to_start(&config.data);
         let aside = config.data.join("aside");
         let (cargo_dir, fact_dir) = (config.data.join("cargo"), config.data.join("facts"));
         let size = config.segment_size;
@@ -202,14 +203,14 @@ fn report(all: &[&Findings], metrics: &Metrics) -> Vec<String> {
 }
 
 /// What the wall clock said when the spool was last told.
-fn last_clock(log: &mut Log) -> Option<Timestamp> {
+fn last_clock(log: &mut Log) -> Option<LastClock> {
     for segment in log.segments().into_iter().rev() {
         let (file, header) = log.file(segment).ok()?;
         let records = survey(&file, header).unwrap_or_default().records;
         let clocks = records.iter().rev().filter_map(|(_, head)| fact::decode_fact(head));
         for fact in clocks {
-            if let Fact::Clock { wall, .. } = fact {
-                return Some(wall);
+            if let Fact::Clock { wall, leap, .. } = fact {
+                return Some(LastClock { wall, leap });
             }
         }
     }

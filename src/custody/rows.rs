@@ -232,7 +232,7 @@ pub(super) fn study_key(study: StudyKey) -> Vec<u8> {
 }
 
 /// Pieces of cargo with neighbouring numbers that share a row. sled holds few rows on a page and
-/// remembers each page for good, so that a queue costs memory by its rows (docs/decisions/0003).
+/// remembers each page for good, so that a queue costs memory by its rows (docs/decisions/0011).
 const GROUP: u64 = 32;
 
 /// Neighbouring cargo under one key, each with a value, in order of acceptance.

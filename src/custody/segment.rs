@@ -37,7 +37,8 @@
 //! ```
 //!
 //! A record whose check fails is damage: reading goes on at the next place where a whole record
-//! header stands, which the salt keeps a peer from forging inside a body.
+//! header stands, which the salt keeps a peer from forging inside a body. A damaged segment header
+//! is restored from the first record, whose place no body can have.
 
 use std::fs::File;
 use std::io;
@@ -155,6 +156,22 @@ impl SegmentHeader {
             salt: array(&b[24..40]),
             created_at: Timestamp(i64::from_be_bytes(array(&b[40..48]))),
         })
+    }
+
+    /// What the damaged header of segment `number` must have said, as its first record tells. Only
+    /// the record at this place is believed: no peer's bytes ever stand there, while inside a body
+    /// a peer could place a record of its own making.
+    pub fn from_first_record(file: &File, kind: LogKind, number: u64) -> io::Result<Option<Self>> {
+        let mut b = [0; RECORD_HEADER as usize];
+        match file.read_exact_at(&mut b, SEGMENT_HEADER) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let bound = u64::from_be_bytes(array(&b[8..16]));
+        let mut salt = [0; 16];
+        salt[..8].copy_from_slice(&(bound ^ SEGMENT_HEADER).to_be_bytes());
+        let header = Self { kind, number, salt, created_at: Timestamp(0) };
+        Ok(read_record(file, &header, SEGMENT_HEADER)?.map(|_| header))
     }
 
     fn bind(&self, offset: u64) -> [u8; 8] {

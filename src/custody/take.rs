@@ -9,6 +9,7 @@ use super::assembly::{Assembled, AssembledStore};
 use super::custodian::{Custodian, LedgerState};
 use super::fact::{self, CargoHead, Fact};
 use super::log::{AppendError, Place};
+use super::notes::NOTE_LENGTH_MAX;
 use super::rows::{CargoId, CargoRow, origin_key};
 use super::segment::Record;
 use super::state::{DutyState, StateName};
@@ -76,7 +77,7 @@ impl Custodian {
         view.known_number(&assignment.destination).is_some_and(|n| row.duty(n).is_some())
     }
 
-    fn admit(&self, envelope: &Envelope, assignments: &[Assignment]) -> Result<(), TakeError> {
+    fn admit(&mut self, envelope: &Envelope, assignments: &[Assignment]) -> Result<(), TakeError> {
         let limits = self.shared.room.load();
         let length = envelope.length + OVERHEAD_BYTES;
         let urgency = match envelope.kind {
@@ -84,7 +85,10 @@ impl Custodian {
             CargoKind::Note => Urgency::Stat,
             _ => assignments.iter().map(|a| a.urgency).min().unwrap_or(envelope.urgency),
         };
-        limits.admit(self.usage, urgency, length).map_err(TakeError::Full)?;
+        limits.admit(self.usage, urgency, length).map_err(|why| {
+            self.full_at = Some(clock::now());
+            TakeError::Full(why)
+        })?;
         let LedgerState::Ready(view) = &self.ledger else { return Ok(()) };
         for assignment in assignments {
             let number = view.known_number(&assignment.destination);
@@ -122,7 +126,10 @@ impl Custodian {
                 TakeError::Stopped
             }
             e if e.is_full() => TakeError::Full(e.to_string()),
-            e => TakeError::Io(e.to_string()),
+            e => {
+                self.write_failed(&e);
+                TakeError::Io(e.to_string())
+            }
         })?;
         self.needs_cargo_sync();
         self.usage.spool += length + OVERHEAD_BYTES;
@@ -195,6 +202,7 @@ impl Custodian {
             Ok(Applied::New) if head.envelope.kind == CargoKind::Note => {
                 let origin = &head.envelope.identity.origin;
                 if *origin != self.config.node
+                    && record.body_len <= NOTE_LENGTH_MAX
                     && let Ok((file, _)) = self.cargo_log.file(place.segment)
                 {
                     let mut note = vec![0; usize::try_from(record.body_len).unwrap_or(0)];

@@ -17,7 +17,7 @@ where
 fn config(data: &Path) -> Config {
     let mut config = Config::new(name("st-elsewhere"), data.into());
     config.room.reserve = 1 << 20;
-    config.room.high_watermark = 99;
+    config.room.capacity = Some(4 << 30);
     config
 }
 
@@ -468,7 +468,7 @@ async fn news_of_foreign_cargo_go_to_its_origin_as_a_note_and_are_kept_there() {
     let hospital = open(here.path());
     let mut config = Config::new(name("reading"), there.path().into());
     config.room.reserve = 1 << 20;
-    config.room.high_watermark = 99;
+    config.room.capacity = Some(4 << 30);
     config.told = [name("st-elsewhere")].into();
     let reading = Custody::open(config, Metrics::new()).unwrap();
     let mine = give(&hospital, "1.2.3.4", b"abc", to("reading")).await;
@@ -498,6 +498,41 @@ async fn news_of_foreign_cargo_go_to_its_origin_as_a_note_and_are_kept_there() {
     let receipt = Receipt::Dicom { status: 0 };
     reading.settle(note, Outcome::Receipted { receipt }).await;
     assert_eq!(receipt_all(&reading, "st-elsewhere").await, 0, "it is told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_note_tells_only_of_what_its_writer_was_given_in_words_that_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let hospital = open(dir.path());
+    let theirs = give(&hospital, "1.2.3.4", b"abc", to("reading")).await;
+    let others = give(&hospital, "1.2.3.5", b"abc", to("elsewhere")).await;
+    let reason = format!("\u{1b}[2J{}", "x".repeat(100_000));
+    let mut note = Note::default();
+    for key in ["1.2.3.5", "1.2.3.4"] {
+        for n in 0..60 {
+            let identity = envelope("st-elsewhere", "1.2.3", key, b"abc").identity;
+            let destination = format!("pacs-{n}").parse().unwrap();
+            let state = match n {
+                0 => state::DutyState::Quarantined { reason: reason.clone(), at: Timestamp(1) },
+                _ => state::DutyState::owed(),
+            };
+            note.news.push(News { identity, destination, state });
+        }
+    }
+    let body = fact::encode(&note);
+    let mut assembly = hospital.assemble();
+    assembly.push(&body).await.unwrap();
+    let envelope = Envelope { kind: CargoKind::Note, ..envelope("reading", "", "note-1", &body) };
+    let draft = Draft { envelope, body: assembly.finish(), assignments: Vec::new() };
+    hospital.take(draft).await.unwrap();
+    let of = |cargo| Filter { cargo: Some(cargo), ..Filter::default() };
+    let listed = hospital.list(of(others.cargo().0)).await.unwrap();
+    assert!(listed[0].duties[0].beyond.is_empty());
+    let listed = hospital.list(of(theirs.cargo().0)).await.unwrap();
+    let beyond = &listed[0].duties[0].beyond;
+    assert_eq!(beyond.len(), 32);
+    let words = beyond.iter().find_map(|b| b.reason.clone()).unwrap();
+    assert!(words.len() <= 256 && !words.contains('\u{1b}'), "{words:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::fact::{self, CargoHead};
 use super::log::{segment_numbers, survey};
 use super::recovery::{OpenError, lock};
-use super::segment::{Index, LogKind, Record, SegmentHeader, body_is_whole};
+use super::segment::{Index, LogKind, Record, SegmentError, SegmentHeader, body_is_whole};
 
 /// What a pass over a spool found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -194,7 +194,13 @@ fn segments(
         let file = File::open(&path).map_err(io_error)?;
         match SegmentHeader::read(&file, kind) {
             Ok(header) => all.push((path, file, header)),
-            Err(e) => damage.push(format!("{}: {e}", path.display())),
+            Err(e) => {
+                damage.push(format!("{}: {e}", path.display()));
+                let restored = SegmentHeader::from_first_record(&file, kind, number);
+                if let (SegmentError::NotASegment, Ok(Some(header))) = (e, restored) {
+                    all.push((path, file, header));
+                }
+            }
         }
     }
     Ok(all)

@@ -228,7 +228,7 @@ impl Scu {
         match e {
             StoreError::Body(e) => {
                 let reason = e.to_string();
-                self.sender.settle(leased, Outcome::Quarantine { reason }).await;
+                self.sender.settle(leased, Outcome::Damaged { reason }).await;
             }
             StoreError::Broke(_) if self.rested => return Tried::Again(Box::new(leased)),
             StoreError::Broke(why) => {

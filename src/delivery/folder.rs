@@ -97,7 +97,7 @@ async fn deliver(sender: &Sender, root: &Path, batch: Vec<Leased>) -> Result<(),
             Ok(name) => written.push((leased, name)),
             Err(WriteError::Body(e)) => {
                 let reason = e.to_string();
-                sender.settle(leased, Outcome::Quarantine { reason }).await;
+                sender.settle(leased, Outcome::Damaged { reason }).await;
             }
             Err(e) => {
                 failure = Some(e);

@@ -9,26 +9,27 @@
 //! MiB together (one may be larger), 128 presentation contexts, about 1 MiB of buffers; re-encoding
 //! holds up to three copies of an object of at most `reencode_length_max`.
 
-/// Connects, associates, stores, releases.
+// Connects, associates, stores, releases.
 mod association;
-/// Growing waits with jitter; pure.
+// Growing waits with jitter; pure.
 pub mod backoff;
-/// Up or down, and since when; pure.
+// Up or down, and since when; pure.
 mod condition;
-/// Presentation contexts; pure.
+// Presentation contexts; pure.
 pub mod contexts;
-/// A DICOM application entity as a destination.
+// A DICOM application entity as a destination.
 mod dicom;
-/// A folder as a destination.
+// A folder as a destination.
 mod folder;
-/// The requestor's side of an association; pure.
+// The front of a DICOM file; pure.
 pub mod part10;
-/// From one native transfer syntax to another; pure.
+// From one native transfer syntax to another; pure.
 pub mod reencode;
+// The requestor's side of an association; pure.
 pub mod requestor;
-/// What all senders do.
+// What all senders do.
 mod sender;
-/// What a C-STORE status means; pure.
+// What a C-STORE status means; pure.
 pub mod status;
 
 use std::num::NonZeroUsize;

@@ -96,7 +96,7 @@ impl Sender {
 
     /// Says what became of a duty.
     pub(super) async fn settle(&self, leased: Leased, outcome: Outcome) {
-        if let Outcome::Quarantine { .. } = outcome {
+        if let Outcome::Quarantine { .. } | Outcome::Damaged { .. } = outcome {
             warn!(destination = %self.destination, cargo = leased.cargo.0, "quarantined");
         }
         self.custody.settle(leased, outcome).await;

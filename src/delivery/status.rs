@@ -305,4 +305,42 @@ mod tests {
         assert!(!e.is_ill());
         assert_eq!(decisions.last(), Some(&Decision::Quarantine));
     }
+
+    /// The statuses of one row: `0001, B000-BFFF`; what is no number is left out.
+    fn statuses(cell: &str) -> Vec<std::ops::RangeInclusive<u16>> {
+        let hex = |text: &str| u16::from_str_radix(text.trim(), 16).ok();
+        let range = |part: &str| match part.split_once('-') {
+            Some((from, to)) => Some(hex(from)?..=hex(to)?),
+            None => hex(part).map(|status| status..=status),
+        };
+        cell.split(',').filter_map(range).collect()
+    }
+
+    #[test]
+    fn the_conformance_statement_says_what_every_status_means() {
+        let page = include_str!("../../docs/conformance-statement.md");
+        let table = page.split("<!-- scu statuses -->").nth(1).unwrap();
+        let mut stated = std::collections::BTreeMap::new();
+        for row in table.trim().lines().skip(2) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            if cells[1].starts_with("others") {
+                assert_eq!(cells[2], "suspect");
+                continue;
+            }
+            for status in statuses(cells[1]).into_iter().flatten() {
+                stated.insert(status, cells[2]);
+            }
+        }
+        for status in 0..=u16::MAX {
+            let word = match verdict(status) {
+                Verdict::Success => "success",
+                Verdict::Warning => "warning",
+                Verdict::Retry => "retry",
+                Verdict::Suspect => "suspect",
+                Verdict::Failing => "failing",
+                Verdict::ForGood => "for good",
+            };
+            assert_eq!(stated.get(&status).copied().unwrap_or("suspect"), word, "{status:04X}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ use super::access::{Admitted, Refusal, admit};
 use super::message::{MessageError, Messages, Step};
 use super::negotiation::{Contexts, Negotiated, negotiate};
 use super::store::Endless;
+use crate::cargo::peer_text;
 use crate::dicom::pdata::{Event as Received, FramingError};
 
 /// What happens to an association.
@@ -139,12 +140,20 @@ pub struct Door {
 pub struct Association {
     state: State,
     door: Door,
+    /// The calling and the called AE title that were asked for.
+    asked: Option<(String, String)>,
 }
 
 impl Association {
     /// Sta2: the transport connection has been accepted (AE-5).
     pub fn new(door: Door) -> Self {
-        Self { state: State::AwaitRequest, door }
+        Self { state: State::AwaitRequest, door, asked: None }
+    }
+
+    /// The calling and the called AE title that the peer claims, fit for a log; absent before it
+    /// has asked for an association.
+    pub fn asked(&self) -> Option<(&str, &str)> {
+        self.asked.as_ref().map(|(calling, called)| (calling.as_str(), called.as_str()))
     }
 
     /// Where it stands.
@@ -185,6 +194,7 @@ impl Association {
 
     /// AE-6, then AE-7 or AE-8.
     fn answer(&mut self, rq: &AssociationRQ) -> Action {
+        self.asked = Some((peer_text(&rq.calling_ae_title), peer_text(&rq.called_ae_title)));
         let admitted = match self.door.refuse {
             Some(refusal) => Err(refusal),
             None => admit(rq, self.door.address, &self.door.config),
@@ -330,6 +340,7 @@ mod tests {
         let rq = AssociationRQ { calling_ae_title: "EVIL".into(), ..echo_request() };
         assert!(matches!(a.on_event(pdu(rq)), Action::Reject(_, Refusal::CallingAe)));
         assert!(matches!(a.state(), State::AwaitClose));
+        assert_eq!(a.asked(), Some(("EVIL", "TELE_STAT")), "the log can say who it was");
         let mut a = association(Some(Refusal::Full));
         assert!(matches!(a.on_event(pdu(echo_request())), Action::Reject(_, Refusal::Full)));
     }

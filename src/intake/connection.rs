@@ -437,7 +437,10 @@ impl Connection {
         let from = self.from;
         let Tally { stored, refused, bytes } = self.tally;
         match action {
-            Action::Reject(_, refusal) => self.intake.refused(from, *refusal),
+            Action::Reject(_, refusal) => {
+                let (calling, called) = self.association.asked().unwrap_or_default();
+                self.intake.refused(from, calling, called, *refusal);
+            }
             Action::Release => {
                 tracing::info!(%from, stored, refused, bytes, "association released");
             }
@@ -459,9 +462,9 @@ impl Connection {
 }
 
 impl Intake {
-    fn refused(&self, from: SocketAddr, refusal: Refusal) {
+    fn refused(&self, from: SocketAddr, calling: &str, called: &str, refusal: Refusal) {
         self.metrics.associations_refused.with_label_values(&[refusal.word()]).inc();
-        tracing::warn!(%from, reason = %refusal, "association refused");
+        tracing::warn!(%from, calling, called, reason = %refusal, "association refused");
     }
 
     fn tls_refused(&self, from: SocketAddr, reason: &str) {

@@ -239,9 +239,11 @@ fn judge_request(request: &StoreRequest, config: &Config) -> Result<(), Failure>
         return Err(failures::NOT_STORAGE);
     }
     // Not every device in the field keeps to digits and dots; what could be an identifier is one.
-    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+    // What could be a folder to somebody else (`..`) is none.
+    let plain = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
     let uid = request.sop_instance.as_bytes();
-    if !(1..=ODD_UID_LENGTH_MAX).contains(&uid.len()) || !uid.iter().all(|c| plain(*c)) {
+    let says = uid.iter().all(plain) && uid.iter().any(u8::is_ascii_alphanumeric);
+    if uid.len() > ODD_UID_LENGTH_MAX || !says {
         return Err(failures::NO_INSTANCE);
     }
     Ok(())

@@ -37,7 +37,7 @@ async fn site(data: &Path, limits: Limits) -> Site {
     let metrics = Metrics::new();
     let mut c = custody::Config::new("st-elsewhere".parse().unwrap(), data.into());
     c.room.reserve = 1 << 20;
-    c.room.high_watermark = 99;
+    c.room.capacity = Some(4 << 30);
     c.assembly.object = 4 << 20;
     let custody = Custody::open(c, metrics.clone()).unwrap();
     let rule = Rule {

@@ -17,20 +17,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::cargo::DestinationName;
+use crate::cargo::{DestinationName, Sha256};
 use crate::clock;
 use crate::config::{Config, Problem, TlsError};
 use crate::custody::{self, Custody};
-use crate::delivery::{self, Delivery};
+use crate::delivery::Destination;
 use crate::intake;
 use crate::metrics::Metrics;
 use crate::ops;
 use crate::tunnel::{self, Tunnel};
 
+use reload::{Senders, digest_of};
 use router::TableRouter;
 
 /// Reload requests that may wait.
@@ -76,13 +77,19 @@ pub enum End {
 
 /// A running node.
 pub struct Node {
+    /// What it was started with: what needs a restart stays as it stands here.
+    started: Config,
+    /// What it was given last.
     config: Config,
     custody: Custody,
     metrics: Metrics,
     view: Arc<ops::View>,
     intake_config: Option<Arc<ArcSwap<intake::Config>>>,
     intake_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
-    delivery: AsyncMutex<(Arc<Delivery>, CancellationToken)>,
+    destinations: watch::Sender<Vec<Destination>>,
+    delivery_tls: Sha256,
+    /// Ends when the last sender has ended.
+    senders: Option<JoinHandle<()>>,
     tunnel: Option<Arc<Tunnel>>,
     reloads: mpsc::Receiver<ops::ReloadRequest>,
     addresses: Addresses,
@@ -135,9 +142,9 @@ impl Node {
                 sending.clone(),
             )?)),
         };
-        let senders = sending.child_token();
-        let destinations = config.delivery()?;
-        let delivery = Arc::new(delivery::start(destinations, &custody, &metrics, &senders));
+        let token = sending.child_token();
+        let (destinations, wanted) = watch::channel(config.delivery()?);
+        let delivery = Senders::start(&wanted, &custody, &metrics, &token);
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
             custody: custody.clone(),
@@ -149,14 +156,24 @@ impl Node {
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),
         });
+        let senders = Senders {
+            wanted,
+            custody: custody.clone(),
+            metrics: metrics.clone(),
+            view: view.clone(),
+            sending: sending.clone(),
+        };
         let mut node = Self {
+            delivery_tls: digest_of(&config.delivery_files()),
+            started: config.clone(),
             config,
             custody,
             metrics,
             view,
             intake_config: None,
             intake_tls: None,
-            delivery: AsyncMutex::new((delivery, senders)),
+            destinations,
+            senders: Some(tokio::spawn(senders.keep(delivery, token))),
             addresses: Addresses {
                 tunnel: tunnel.as_ref().and_then(|t| t.local_address()),
                 ..Addresses::default()
@@ -233,7 +250,7 @@ impl Node {
 
     /// Drains and stops, within `[drain] timeout`.
     pub async fn stop(mut self) -> End {
-        let timeout = self.config.drain.timeout;
+        let timeout = self.started.drain.timeout;
         tracing::info!(seconds = timeout.as_secs(), "draining");
         if let Ok(mut reasons) = self.view.not_ready.lock() {
             reasons.insert("the node is draining".into());
@@ -255,12 +272,14 @@ impl Node {
     }
 
     /// Lets associations end, then senders.
-    async fn drain(&self) {
+    async fn drain(&mut self) {
         while self.metrics.associations.get() > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.sending.cancel();
-        self.delivery.lock().await.0.finished().await;
+        if let Some(senders) = self.senders.take() {
+            let _ = senders.await;
+        }
         if let Some(tunnel) = &self.tunnel {
             tunnel.drained().await;
         }
@@ -274,7 +293,11 @@ const CLOSE_TIME: Duration = Duration::from_secs(30);
 pub(super) fn disk_size(config: &Config) -> u64 {
     let data = &config.node.data;
     let known = data.ancestors().find_map(|dir| nix::sys::statvfs::statvfs(dir).ok());
-    known.map_or(u64::MAX, |fs| fs.blocks() * fs.fragment_size())
+    let usable = |fs: nix::sys::statvfs::Statvfs| {
+        let used = fs.blocks().saturating_sub(fs.blocks_free());
+        (used + fs.blocks_available()) * fs.fragment_size()
+    };
+    known.map_or(u64::MAX, usable)
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -40,10 +40,9 @@ impl Node {
     }
 
     async fn reload_and_say(&mut self) {
-        let begun = NotifyState::monotonic_usec_now().ok();
-        notify(&[NotifyState::Reloading]);
-        if let Some(begun) = begun {
-            notify(&[begun]);
+        // systemd takes the two only together, in one message (sd_notify(3)).
+        if let Ok(begun) = NotifyState::monotonic_usec_now() {
+            notify(&[NotifyState::Reloading, begun]);
         }
         match self.reload().await {
             Ok(said) => said.iter().for_each(|what| tracing::info!("reload: {what}")),

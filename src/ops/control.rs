@@ -149,7 +149,7 @@ fn answer<T: serde::Serialize>(found: Option<T>) -> Response {
 }
 
 async fn status(State(view): Shared) -> Json<Status> {
-    Json(Status::of(&view))
+    Json(Status::of(&view).await)
 }
 
 #[derive(serde::Deserialize)]

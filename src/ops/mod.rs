@@ -69,6 +69,9 @@ impl View {
         if summary.full {
             obstacles.push("the spool is above its watermark: routine cargo is refused".into());
         }
+        if let Some(why) = &summary.unwritable {
+            obstacles.push(format!("the spool cannot be written to: {why}"));
+        }
         obstacles.extend(self.custody.stop_switch().reason());
         obstacles
     }

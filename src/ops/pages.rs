@@ -54,5 +54,5 @@ async fn ready(State(view): State<Arc<View>>) -> Response {
 }
 
 async fn status(State(view): State<Arc<View>>) -> Json<Status> {
-    Json(Status::of(&view))
+    Json(Status::of(&view).await)
 }

@@ -2,6 +2,7 @@
 
 use crate::cargo::{DestinationName, NodeName};
 use crate::clock::Timestamp;
+use crate::custody::Summary;
 use crate::custody::state::StateName;
 
 use super::View;
@@ -106,8 +107,9 @@ pub struct Peer {
 
 impl Status {
     /// Of a running node, now.
-    pub fn of(view: &View) -> Self {
-        let summary = view.custody.summary();
+    pub async fn of(view: &View) -> Self {
+        let last = || view.custody.summary().as_ref().clone();
+        let summary = view.custody.summary_now().await.unwrap_or_else(last);
         let obstacles = view.obstacles();
         Self {
             node: view.node().clone(),
@@ -127,15 +129,14 @@ impl Status {
                 clock_leap: summary.clock_leap.clone(),
                 findings: summary.findings.clone(),
             },
-            destinations: destinations(view),
+            destinations: destinations(view, &summary),
             peers: peers(view),
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }
 }
 
-fn destinations(view: &View) -> Vec<Destination> {
-    let summary = view.custody.summary();
+fn destinations(view: &View, summary: &Summary) -> Vec<Destination> {
     let mut all: Vec<Destination> = summary
         .destinations
         .iter()

@@ -6,6 +6,7 @@
 //! the empty text, so `""` asks for "absent or empty" and `"?*"` for "has a value".
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, TagRange, UidDictionary};
 use dicom_core::{Tag, VR};
@@ -121,15 +122,21 @@ const HEADER_GROUPS: [u16; 12] = [
     0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0028, 0x0032, 0x0038, 0x0040, 0x0054, 0x3006, 0x300A,
 ];
 
-/// The keyword that looks most like a wrong one; `None` when none is near. Asks the dictionary
-/// for every tag of a few groups, as it cannot be iterated: only for messages about a mistake.
-fn nearest_keyword(wrong: &str) -> Option<&'static str> {
-    const LIKENESS_MIN: f64 = 0.85;
+/// The keywords of [`HEADER_GROUPS`]. The dictionary cannot be iterated: it is asked for every tag,
+/// once, and only when a message about a mistake needs it.
+static HEADER_KEYWORDS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let tags = HEADER_GROUPS
         .into_iter()
         .flat_map(|group| (1..=u16::MAX).map(move |element| Tag(group, element)));
-    tags.filter_map(|tag| StandardDataDictionary.by_tag(tag))
-        .map(|entry| (strsim::jaro_winkler(entry.alias, wrong), entry.alias))
+    tags.filter_map(|tag| StandardDataDictionary.by_tag(tag)).map(|entry| entry.alias).collect()
+});
+
+/// The keyword that looks most like a wrong one; `None` when none is near.
+fn nearest_keyword(wrong: &str) -> Option<&'static str> {
+    const LIKENESS_MIN: f64 = 0.85;
+    HEADER_KEYWORDS
+        .iter()
+        .map(|keyword| (strsim::jaro_winkler(keyword, wrong), *keyword))
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, alias)| alias)

@@ -108,10 +108,10 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn load(config: &Config, node: &NodeName) -> Result<Self, TrustError> {
-        let credentials = Arc::new(Credentials::load(&config.files, node)?);
-        let client = transport::client_config(&credentials, &config.limits);
-        let server = Arc::new(transport::server_config(&credentials, &config.limits));
+    fn load(files: &Files, limits: &Limits, node: &NodeName) -> Result<Self, TrustError> {
+        let credentials = Arc::new(Credentials::load(files, node)?);
+        let client = transport::client_config(&credentials, limits);
+        let server = Arc::new(transport::server_config(&credentials, limits));
         Ok(Self { credentials, client, server })
     }
 }
@@ -164,7 +164,7 @@ pub fn start(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<Tunnel, StartError> {
-    let snapshot = Snapshot::load(&config, custody.node())?;
+    let snapshot = Snapshot::load(&config.files, &config.limits, custody.node())?;
     let listening = match config.listen {
         None => None,
         Some(address) => Some(
@@ -203,12 +203,12 @@ async fn watch_certificates(shared: Arc<Shared>) {
 }
 
 impl Tunnel {
-    /// Reads certificate, key, trust and revocation lists again. Handshakes from now on use them;
-    /// standing connections go on, except those of peers that are no longer trusted, which are
-    /// closed. On an error everything stays as it was.
-    pub fn reload(&self) -> Result<(), TrustError> {
+    /// Reads certificate, key, trust and revocation lists from `files`. Handshakes from now on use
+    /// them; standing connections go on, except those of peers that are no longer trusted, which
+    /// are closed. On an error everything stays as it was.
+    pub fn reload(&self, files: &Files) -> Result<(), TrustError> {
         let shared = &self.shared;
-        let snapshot = Snapshot::load(&shared.config, shared.custody.node())?;
+        let snapshot = Snapshot::load(files, &shared.config.limits, shared.custody.node())?;
         if let Some(endpoint) = &self.listening {
             endpoint.set_server_config(Some((*snapshot.server).clone()));
         }

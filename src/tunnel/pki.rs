@@ -3,7 +3,8 @@
 //! ECDSA P-256 throughout. The name of a node is the only name in its certificate (subject
 //! alternative name, DNS form), which is valid as TLS server and as TLS client, because either
 //! side may dial. Keys are written with mode 0600, to a temporary name that is then renamed, and
-//! an existing key is never overwritten.
+//! an existing key is never overwritten. A certificate is renewed for the key that it has: the
+//! authority needs the old certificate for that, not the node's private key.
 //!
 //! Limits: the authority is valid for [`CA_DAYS`], a node for [`NODE_DAYS`] unless said otherwise.
 //! Revocation is by CRL files that other tools make (`openssl ca -gencrl`); this module issues only.
@@ -17,8 +18,12 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
+    SubjectPublicKeyInfo,
 };
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
@@ -30,6 +35,9 @@ pub const NODE_DAYS: u32 = 397;
 /// How far validity begins in the past, so that a node whose clock lags accepts it: one hour.
 const BACKDATE: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Folder of certificates that a renewal has replaced: while they are valid, a stolen key needs
+/// them on the revocation list too.
+const REPLACED: &str = "replaced";
 
 /// A certificate and its private key, both PEM.
 #[derive(Clone)]
@@ -66,6 +74,14 @@ pub enum PkiError {
     /// A key is there already.
     #[error("{} exists: a key is never overwritten; move it away first", .0.display())]
     Exists(PathBuf),
+    /// What is to be renewed is no certificate of that node.
+    #[error("{}: not a certificate for {node}", file.display())]
+    NotOf {
+        /// Which file.
+        file: PathBuf,
+        /// Whose it should be.
+        node: NodeName,
+    },
     /// Reading or writing failed.
     #[error("{}: {source}", file.display())]
     Io {
@@ -101,19 +117,31 @@ pub fn ca(name: &str, now: Timestamp) -> Result<Pair, PkiError> {
     Ok(Pair { certificate, key: key.serialize_pem() })
 }
 
-/// Makes a certificate for a node, signed by the authority.
+/// Makes a key and a certificate for a node, signed by the authority.
 pub fn issue(
     authority: &Pair,
     node: &NodeName,
     days: u32,
     now: Timestamp,
 ) -> Result<Pair, PkiError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = certify(authority, node, &key, days, now)?;
+    Ok(Pair { certificate, key: key.serialize_pem() })
+}
+
+/// A certificate for `node` over `key`, PEM.
+fn certify(
+    authority: &Pair,
+    node: &NodeName,
+    key: &impl PublicKeyData,
+    days: u32,
+    now: Timestamp,
+) -> Result<String, PkiError> {
     if node.as_str().parse::<IpAddr>().is_ok() || super::receipt::server_name(node).is_none() {
         return Err(PkiError::Name(node.clone()));
     }
     let ca_key = KeyPair::from_pem(&authority.key)?;
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, ca_key)?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut p = params(node.as_str(), days, now)?;
     p.subject_alt_names = CertificateParams::new(vec![node.to_string()])?.subject_alt_names;
     p.is_ca = IsCa::ExplicitNoCa;
@@ -121,8 +149,7 @@ pub fn issue(
     p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     p.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let certificate = p.signed_by(&key, &issuer)?.pem();
-    Ok(Pair { certificate, key: key.serialize_pem() })
+    Ok(p.signed_by(key, &issuer)?.pem())
 }
 
 /// `hikyaku pki ca`: writes `ca.crt` and `ca.key` in `dir`, which is created with mode 0700 when
@@ -136,17 +163,46 @@ pub fn write_ca(dir: &Path, name: &str, now: Timestamp) -> Result<(), PkiError> 
 /// `hikyaku pki issue`: writes `NODE.crt` and `NODE.key` in `dir`, signed by `ca.crt` and
 /// `ca.key` there.
 pub fn write_node(dir: &Path, node: &NodeName, days: u32, now: Timestamp) -> Result<(), PkiError> {
+    let pair = issue(&authority(dir)?, node, days, now)?;
+    write_pair(dir, node.as_str(), &pair)
+}
+
+/// `hikyaku pki issue --renew`: writes a new `NODE.crt` in `dir` for the key of the old one, which
+/// is kept as the file that is returned.
+pub fn renew_node(
+    dir: &Path,
+    node: &NodeName,
+    days: u32,
+    now: Timestamp,
+) -> Result<PathBuf, PkiError> {
+    let file = dir.join(format!("{node}.crt"));
+    let old = read(&file)?;
+    let not_of = || PkiError::NotOf { file: file.clone(), node: node.clone() };
+    let der = CertificateDer::from_pem_slice(old.as_bytes()).map_err(|_| not_of())?;
+    if super::trust::node_names(&der) != [node.clone()] {
+        return Err(not_of());
+    }
+    let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| not_of())?;
+    let key = SubjectPublicKeyInfo::from_der(parsed.public_key().raw)?;
+    let certificate = certify(&authority(dir)?, node, &key, days, now)?;
+    let replaced = dir.join(REPLACED);
+    create_dir(&replaced)?;
+    let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let kept = replaced.join(format!("{node}-{serial}.crt"));
+    write_over(&replaced, &kept, &old)?;
+    write_over(dir, &file, &certificate)?;
+    Ok(kept)
+}
+
+/// `ca.crt` and `ca.key` of `dir`, looked at.
+fn authority(dir: &Path) -> Result<Pair, PkiError> {
     let (crt, key) = (dir.join("ca.crt"), dir.join("ca.key"));
     let authority = Pair { certificate: read(&crt)?, key: read(&key)? };
-    KeyPair::from_pem(&authority.key)
-        .map_err(|source| PkiError::Authority { file: key, source })
-        .and_then(|k| {
-        Issuer::from_ca_cert_pem(&authority.certificate, k)
-            .map(|_| ())
-            .map_err(|source| PkiError::Authority { file: crt, source })
-    })?;
-    let pair = issue(&authority, node, days, now)?;
-    write_pair(dir, node.as_str(), &pair)
+    let ca_key = KeyPair::from_pem(&authority.key)
+        .map_err(|source| PkiError::Authority { file: key, source })?;
+    Issuer::from_ca_cert_pem(&authority.certificate, ca_key)
+        .map_err(|source| PkiError::Authority { file: crt, source })?;
+    Ok(authority)
 }
 
 fn at(file: &Path) -> impl FnOnce(io::Error) -> PkiError {
@@ -167,10 +223,16 @@ fn read(file: &Path) -> Result<String, PkiError> {
 fn write_pair(dir: &Path, stem: &str, pair: &Pair) -> Result<(), PkiError> {
     let key = dir.join(format!("{stem}.key"));
     write_new(&key, &pair.key, 0o600)?;
-    let certificate = dir.join(format!("{stem}.crt"));
-    let part = dir.join(format!(".{stem}.crt.part"));
-    write_part(&part, &pair.certificate, 0o644)?;
-    std::fs::rename(&part, &certificate).map_err(at(&certificate))?;
+    write_over(dir, &dir.join(format!("{stem}.crt")), &pair.certificate)
+}
+
+/// Writes a certificate in `dir` as a whole: whoever reads it meanwhile reads the old one.
+fn write_over(dir: &Path, file: &Path, certificate: &str) -> Result<(), PkiError> {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    write_part(&part, certificate, 0o644)?;
+    std::fs::rename(&part, file).map_err(at(file))?;
     File::open(dir).and_then(|d| d.sync_all()).map_err(at(dir))
 }
 
@@ -226,6 +288,41 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("a.key")).unwrap(), before);
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(names.len(), 4, "no temporary file is left behind");
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_for_the_key_that_the_node_has_and_needs_no_private_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = crate::clock::wall();
+        write_ca(dir.path(), "test", now).unwrap();
+        write_node(dir.path(), &node("a"), 30, now).unwrap();
+        let [old, key] = ["a.crt", "a.key"].map(|f| std::fs::read(dir.path().join(f)).unwrap());
+        std::fs::rename(dir.path().join("a.key"), dir.path().join("elsewhere")).unwrap();
+        let kept = renew_node(dir.path(), &node("a"), 60, now).unwrap();
+        assert_eq!(std::fs::read(kept).unwrap(), old);
+        std::fs::write(dir.path().join("a.key"), key).unwrap();
+        let files = super::super::trust::Files {
+            certificate: dir.path().join("a.crt"),
+            key: dir.path().join("a.key"),
+            trust: dir.path().join("ca.crt"),
+            crl: vec![],
+        };
+        let credentials = super::super::trust::Credentials::load(&files, &node("a")).unwrap();
+        let days = super::super::trust::days_left(credentials.not_after(), now);
+        assert!((59.0..61.0).contains(&days), "{days}");
+    }
+
+    #[test]
+    fn only_a_certificate_of_that_node_is_renewed() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = crate::clock::wall();
+        write_ca(dir.path(), "test", now).unwrap();
+        let absent = renew_node(dir.path(), &node("a"), 1, now).unwrap_err();
+        assert!(absent.to_string().contains("a.crt"), "{absent}");
+        write_node(dir.path(), &node("b"), 1, now).unwrap();
+        std::fs::copy(dir.path().join("b.crt"), dir.path().join("a.crt")).unwrap();
+        let wrong = renew_node(dir.path(), &node("a"), 1, now).unwrap_err();
+        assert!(matches!(wrong, PkiError::NotOf { .. }), "{wrong}");
     }
 
     #[test]

@@ -409,5 +409,5 @@ fn short() -> BodyError {
 }
 
 fn unreadable(error: &BodyError) -> Outcome {
-    Outcome::Quarantine { reason: error.to_string() }
+    Outcome::Damaged { reason: error.to_string() }
 }

@@ -38,7 +38,9 @@ impl Site {
     fn new(files: Files, name: &str, listen: bool, peers: Vec<PeerConfig>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let node: NodeName = name.parse().unwrap();
-        let config = custody::Config::new(node, data.path().join("data"));
+        let mut config = custody::Config::new(node, data.path().join("data"));
+        config.room.capacity = Some(4 << 30);
+        config.room.reserve = 1 << 20;
         let custody = Custody::open(config, Metrics::new()).unwrap();
         let limits = Limits {
             idle: Duration::from_millis(1500),
@@ -268,10 +270,8 @@ async fn certificates_rotate_without_dropping_the_tunnel() {
         ("reading", reading.tunnel().peers()[0].since),
     ]);
     // The same names with new keys, written over the old files.
-    ca.files("hospital", 0, 60);
-    ca.files("reading", 0, 60);
-    hospital.tunnel().reload().unwrap();
-    reading.tunnel().reload().unwrap();
+    hospital.tunnel().reload(&ca.files("hospital", 0, 60)).unwrap();
+    reading.tunnel().reload(&ca.files("reading", 0, 60)).unwrap();
     hospital.owe("reading", "hospital", Urgency::Routine, &body(1, 70_000)).await;
     until("a receipt", || hospital.duties("reading", StateName::Receipted, None) == 1).await;
     assert_eq!(hospital.tunnel().peers()[0].since, since["hospital"]);

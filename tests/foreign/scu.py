@@ -19,7 +19,6 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
-from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
@@ -58,23 +57,40 @@ class Item:
 
 
 def from_file(path):
-    meta = read_file_meta_info(path)
+    """As senders do, by the data set's own identifiers, which some files contradict in their meta
+    information. What an odd file lacks is made up."""
     raw = path.read_bytes()
-    start = 132 + 12 + meta.FileMetaInformationGroupLength
-    sop_class, uid = identifiers(path, meta)
-    return Item(sop_class, uid, str(meta.TransferSyntaxUID), lambda size: (
+    start = end_of_meta(raw)
+    tags = ["SOPClassUID", "SOPInstanceUID"]
+    try:
+        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
+        meta = ds.file_meta
+    except Exception:
+        ds = meta = pydicom.Dataset()
+    sop_class = ds.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or CT
+    made_up = f"2.25.{int.from_bytes(hashlib.sha256(raw).digest()[:15], 'big')}"
+    uid = ds.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID") or made_up
+    syntax = meta.get("TransferSyntaxUID") or syntax_of(raw[start:start + 6])
+    return Item(str(sop_class), str(uid), str(syntax), lambda size: (
         raw[i:i + size] for i in range(start, len(raw), size)))
 
 
-def identifiers(path, meta):
-    """As senders do, the data set's own, which some files contradict in their meta information."""
-    tags = ["SOPClassUID", "SOPInstanceUID"]
-    try:
-        ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-    except Exception:
-        ds = {}
-    return (str(ds.get("SOPClassUID") or meta.MediaStorageSOPClassUID),
-            str(ds.get("SOPInstanceUID") or meta.MediaStorageSOPInstanceUID))
+def end_of_meta(raw):
+    """Where the data set begins: behind the last element of group 0002 (PS3.10 7.1)."""
+    at = 132 if raw[128:132] == b"DICM" else 0
+    while raw[at:at + 2] == b"\2\0":
+        if raw[at + 4:at + 6] in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
+            at += 12 + int.from_bytes(raw[at + 8:at + 12], "little")
+        else:
+            at += 8 + int.from_bytes(raw[at + 6:at + 8], "little")
+    return at
+
+
+def syntax_of(first):
+    """A guess by the first element."""
+    if first[4:6].isalpha():
+        return EXPLICIT if first[1:2] == b"\0" else "1.2.840.10008.1.2.2"
+    return "1.2.840.10008.1.2"
 
 
 def synthetic(length):

@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const QUEUE_TIME: Duration = Duration::from_millis(200);
 /// A queue holds at least this, or a thin line would carry nothing.
 const QUEUE_MIN: u64 = 64 << 10;
+/// By how many packets a late one is overtaken.
+const LATE_BY: u32 = 24;
 
 /// How the line is, in both directions.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +32,10 @@ pub(crate) struct Quality {
     pub(crate) delay: Duration,
     /// Packets lost of a thousand.
     pub(crate) loss: u32,
+    /// Packets of a thousand that come [`LATE_BY`] packets late.
+    pub(crate) late: u32,
+    /// Longer packets are lost; `None`: none are too long.
+    pub(crate) mtu: Option<usize>,
     /// Nothing passes.
     pub(crate) cut: bool,
 }
@@ -39,6 +45,27 @@ struct Queue {
     packets: VecDeque<(Instant, Vec<u8>)>,
     /// When the last packet in it has left the bottleneck.
     busy_until: Option<Instant>,
+    /// Packets that wait until others have overtaken them, and how many still do.
+    late: VecDeque<(u32, Vec<u8>)>,
+}
+
+impl Queue {
+    /// Puts a packet at the end, or loses it when there is no room.
+    fn push(&mut self, packet: &[u8], quality: &Quality) {
+        let now = Instant::now();
+        let size = packet.len() as u64;
+        let mut leaves = self.busy_until.map_or(now, |t| t.max(now));
+        if let Some(rate) = quality.rate {
+            let room = (rate * QUEUE_TIME.as_millis() as u64 / 1000).max(QUEUE_MIN);
+            let waiting = leaves.saturating_duration_since(now).as_secs_f64() * rate as f64;
+            if waiting as u64 + size > room {
+                return;
+            }
+            leaves += Duration::from_secs_f64(size as f64 / rate as f64);
+        }
+        self.busy_until = Some(leaves);
+        self.packets.push_back((leaves + quality.delay, packet.to_vec()));
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +84,8 @@ struct Shared {
     target: SocketAddr,
     up: Way,
     down: Way,
+    /// What went to the target, when that is to be kept.
+    copies: Mutex<Option<Vec<Vec<u8>>>>,
     ended: Mutex<bool>,
 }
 
@@ -92,6 +121,7 @@ impl Line {
             target,
             up: way(),
             down: way(),
+            copies: Mutex::new(None),
             ended: Mutex::new(false),
         });
         let roles: [fn(&Shared); 4] = [read_near, read_far, carry_up, carry_down];
@@ -120,6 +150,16 @@ impl Line {
     /// The target sees another source port from now on; packets to the old one are lost.
     pub(crate) fn rebind(&self) {
         *self.shared.far.lock().expect("no panic") = far_socket(self.shared.target);
+    }
+
+    /// Keeps copies of the packets to the target from now on, as an eavesdropper does.
+    pub(crate) fn listen_in(&self) {
+        *self.shared.copies.lock().expect("no panic") = Some(Vec::new());
+    }
+
+    /// The copies so far.
+    pub(crate) fn overheard(&self) -> Vec<Vec<u8>> {
+        self.shared.copies.lock().expect("no panic").clone().unwrap_or_default()
     }
 
     /// Bytes that were carried to the target and back from it.
@@ -153,20 +193,20 @@ impl Shared {
         if quality.cut || (*luck >> 8) % 1000 < quality.loss {
             return;
         }
-        let now = Instant::now();
-        let mut queue = way.queue.lock().expect("no panic");
-        let size = packet.len() as u64;
-        let mut leaves = queue.busy_until.map_or(now, |t| t.max(now));
-        if let Some(rate) = quality.rate {
-            let room = (rate * QUEUE_TIME.as_millis() as u64 / 1000).max(QUEUE_MIN);
-            let waiting = leaves.saturating_duration_since(now).as_secs_f64() * rate as f64;
-            if waiting as u64 + size > room {
-                return;
-            }
-            leaves += Duration::from_secs_f64(size as f64 / rate as f64);
+        if quality.mtu.is_some_and(|mtu| packet.len() > mtu) {
+            return;
         }
-        queue.busy_until = Some(leaves);
-        queue.packets.push_back((leaves + quality.delay, packet.to_vec()));
+        let mut queue = way.queue.lock().expect("no panic");
+        if (*luck >> 18) % 1000 < quality.late {
+            queue.late.push_back((LATE_BY, packet.to_vec()));
+            return;
+        }
+        queue.push(packet, &quality);
+        queue.late.iter_mut().for_each(|(others, _)| *others -= 1);
+        while queue.late.front().is_some_and(|(others, _)| *others == 0) {
+            let (_, packet) = queue.late.pop_front().expect("a late packet");
+            queue.push(&packet, &quality);
+        }
         way.more.notify_one();
     }
 
@@ -215,6 +255,9 @@ fn carry_up(shared: &Shared) {
     shared.leave(&shared.up, |packet| {
         let far = shared.far.lock().expect("no panic").clone();
         let _ = far.send(packet);
+        if let Some(copies) = &mut *shared.copies.lock().expect("no panic") {
+            copies.push(packet.to_vec());
+        }
     });
 }
 

@@ -1,5 +1,6 @@
 //! Orthanc, as a sender and as a final receiver.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
@@ -16,8 +17,17 @@ pub(crate) struct Orthanc {
 }
 
 impl Orthanc {
-    /// One with an empty storage, which knows a node at `node` (a DICOM port of this machine).
-    pub(crate) fn start(site: &Site, node: u16) -> Self {
+    /// One with an empty storage, which only receives.
+    pub(crate) fn receiving(site: &Site) -> Self {
+        Self::sending_to(site, &[])
+    }
+
+    /// One that also knows receivers by name, at DICOM ports of this machine.
+    pub(crate) fn sending_to(site: &Site, receivers: &[(&str, u16)]) -> Self {
+        let receivers: BTreeMap<_, _> = receivers
+            .iter()
+            .map(|(name, port)| (*name, json!(["HIKYAKU", "127.0.0.1", port])))
+            .collect();
         let (dicom, http) = (ports::free(), ports::free());
         let dir = site.path().join(format!("orthanc-{dicom}"));
         fs::create_dir(&dir).expect("a folder");
@@ -37,7 +47,7 @@ impl Orthanc {
             "UnknownSopClassAccepted": true,
             "OverwriteInstances": false,
             "HttpsVerifyPeers": false,
-            "DicomModalities": { "node": ["HIKYAKU", "127.0.0.1", node] },
+            "DicomModalities": receivers,
         });
         let file = dir.join("orthanc.json");
         fs::write(&file, configuration.to_string()).expect("a file that can be written");
@@ -83,10 +93,11 @@ impl Orthanc {
         serde_json::from_slice(&body).expect("JSON")
     }
 
-    /// Sends instances to the node by C-STORE; what Orthanc says of it.
-    pub(crate) fn send(&self, instances: &[String]) -> (u16, Value) {
+    /// Sends instances to a receiver by C-STORE; what Orthanc says of it.
+    pub(crate) fn send(&self, receiver: &str, instances: &[String]) -> (u16, Value) {
         let body = json!({ "Resources": instances, "Synchronous": true }).to_string();
-        let answer = http::post(self.http, "/modalities/node/store", body.as_bytes());
+        let path = format!("/modalities/{receiver}/store");
+        let answer = http::post(self.http, &path, body.as_bytes());
         let (code, body) = answer.expect("Orthanc answers");
         (code, serde_json::from_slice(&body).unwrap_or_default())
     }

@@ -139,3 +139,31 @@ fn the_explicit_reading_of_an_implicit_data_set_is_unreadable() {
     let result = examine(&request(), &context, &data_set(CT, "1.2.3"), true);
     assert_eq!(result.unwrap_err(), failures::UNREADABLE);
 }
+
+#[test]
+fn the_conformance_statement_has_every_status_that_is_answered() {
+    use failures::*;
+    let all = [
+        FULL,
+        TOO_LARGE,
+        IO,
+        STOPPED,
+        EMPTY,
+        UNREADABLE,
+        CLASS_REFUSED,
+        NOT_STORAGE,
+        NO_INSTANCE,
+        CLASS_DIFFERS,
+        INSTANCE_DIFFERS,
+    ];
+    let mut answered: Vec<String> = all.iter().map(|f| format!("{:04X}", f.status)).collect();
+    answered.push("0000".into());
+    answered.sort();
+    answered.dedup();
+    let page = include_str!("../../../docs/conformance-statement.md");
+    let table = page.split("<!-- scp statuses -->").nth(1).unwrap();
+    let rows = table.trim().lines().skip(2);
+    let mut stated: Vec<&str> = rows.map(|row| row.split('|').nth(1).unwrap().trim()).collect();
+    stated.sort_unstable();
+    assert_eq!(stated, answered);
+}
