@@ -316,7 +316,7 @@ impl Custodian {
         for key in view.ledger.keys(b"d", vec![b'd']) {
             let key = key?;
             let number = DestinationNumber::from_be_bytes([key[1], key[2]]);
-            let id = CargoId(super::ledger::tail_u64(&key));
+            let id = CargoId(tail_u64(&key));
             self.schedule.defer(now, spread, number, id);
             spread = (spread + Duration::from_millis(7)).min(RESTART_SPREAD);
         }
@@ -334,7 +334,7 @@ impl Custodian {
         let from = attention_key(state, destination, CargoId(0));
         let prefix = from[..4].to_vec();
         let keys = view.ledger.keys(&prefix, from.clone()).take(max);
-        keys.map(|key| key.map(|k| CargoId(super::ledger::tail_u64(&k)))).collect()
+        keys.map(|key| key.map(|k| CargoId(tail_u64(&k)))).collect()
     }
 
     /// Deferred duties, at most `max`.
@@ -347,7 +347,7 @@ impl Custodian {
         let from = deferred_key(destination, CargoId(0));
         let prefix = from[..3].to_vec();
         let keys = view.ledger.keys(&prefix, from.clone()).take(max);
-        keys.map(|key| key.map(|k| CargoId(super::ledger::tail_u64(&k)))).collect()
+        keys.map(|key| key.map(|k| CargoId(tail_u64(&k)))).collect()
     }
 }
 

@@ -38,6 +38,9 @@ use crate::cargo::Hasher;
 /// sled's page cache, as sled counts: in memory it takes three to four times as much.
 const CACHE_BYTES: u64 = 8 << 20;
 
+/// Length from which on a ledger is opened anew at a clean stop. A disk reads this in a moment.
+const LONG_BYTES: u64 = 64 << 20;
+
 /// sled failed or holds what it cannot hold: the caller rebuilds or stops.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -115,6 +118,12 @@ impl Ledger {
         };
         let sum = u128::from(checkpoint.sum.0) | u128::from(checkpoint.sum.1) << 64;
         Ok(Self { db, pending: BTreeMap::new(), sum, checkpoint })
+    }
+
+    /// True when opening it takes a while. sled notes where its pages are only when it is opened,
+    /// and then has read all that was written since it was opened last.
+    pub(super) fn is_long(&self) -> bool {
+        self.db.size_on_disk().is_ok_and(|bytes| bytes > LONG_BYTES)
     }
 
     /// The checkpoint of the last committed turn.

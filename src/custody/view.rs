@@ -5,6 +5,7 @@
 //! the ledger knew) changes nothing.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::fact::{CargoHead, Fact};
 use super::ledger::{Checkpoint, Key, Ledger, LedgerError};
@@ -71,6 +72,14 @@ impl View {
             names.push(name);
         }
         Ok(Self { node, ledger, totals, names, numbers })
+    }
+
+    /// Closes the ledger in `dir` and opens it again.
+    pub(super) fn refresh(self, dir: &Path) -> Result<Self, LedgerError> {
+        let Self { node, ledger, .. } = self;
+        ledger.flush()?;
+        drop(ledger);
+        Self::open(node, Ledger::open(dir)?)
     }
 
     /// The destination's number; a new name gets one.
