@@ -328,7 +328,7 @@ fn hikyaku(dir: &Path, set: &Set, clock: &Clock) -> Run {
     sender.process.stop(patience);
     let receiver = Node::start(&far, dir, "reading-node", &reading, NEAR_OPS);
     inside(Line::FAR, || answers(NEAR_DICOM));
-    let sender = Node::again(&near, &sender.config().to_owned(), NEAR_OPS);
+    let sender = Node::again(&near, sender.config(), NEAR_OPS);
     let seconds = inside(Line::NEAR, || {
         let up = || sender.sum("hikyaku_tunnel_up", "reading") > 0.0;
         assert!(wait_until(patience, Duration::from_millis(2), up), "no tunnel");
