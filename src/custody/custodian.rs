@@ -469,6 +469,7 @@ impl Custodian {
         if !self.sync(Which::Cargo) || !self.sync(Which::Facts) {
             return;
         }
+        self.refresh_ledger();
         let checkpoint = self.checkpoint(true);
         let sealed = self.cargo_log.seal().and_then(|()| self.fact_log.seal());
         if let Err(e) = sealed {
@@ -483,6 +484,20 @@ impl Custodian {
             }
         }
         self.shared.stop.close();
+    }
+
+    /// Opens a large ledger anew, before it is called clean: the next start is short.
+    fn refresh_ledger(&mut self) {
+        let away = LedgerState::Building(Building::nothing());
+        match std::mem::replace(&mut self.ledger, away) {
+            LedgerState::Ready(view) if view.ledger.is_long() => {
+                match view.refresh(&self.config.data.join("ledger")) {
+                    Ok(view) => self.ledger = LedgerState::Ready(Box::new(view)),
+                    Err(e) => tracing::warn!(error = %e, "the next start proves the ledger"),
+                }
+            }
+            other => self.ledger = other,
+        }
     }
 }
 

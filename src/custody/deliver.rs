@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::body::Body;
 use super::custodian::{Custodian, LedgerState};
 use super::fact::{Fact, StoredReceipt};
-use super::ledger::{Ledger, LedgerError};
+use super::ledger::{Ledger, LedgerError, tail_u64};
 use super::rows::{
-    CargoId, DestinationNumber, LARGE_BYTES, attention_key, class_prefix, deferred_key,
+    CargoId, DestinationNumber, Group, LARGE_BYTES, attention_key, class_prefix, deferred_key,
 };
 use super::schedule::{Class, Pick, Ready, Size, Spot};
 use super::state::{DutyEvent, DutyState, StateName};
@@ -32,18 +32,32 @@ impl Ready for ReadyRows<'_> {
     fn first_from(&self, class: Class, from: Spot) -> Result<Option<(Spot, u64)>, LedgerError> {
         let prefix = class_prefix(class.destination, class.urgency, class.large);
         let mut key = prefix.clone();
-        key.extend_from_slice(&from.origin.to_be_bytes());
-        key.extend_from_slice(&from.study.to_be_bytes());
-        key.extend_from_slice(&from.cargo.to_be_bytes());
-        let row = self.0.rows::<u64>(&prefix, key).next().transpose()?;
-        Ok(row.map(|(key, length)| (spot_of(&key[prefix.len()..]), length)))
+        key.extend_from_slice(&group_key(from));
+        for row in self.0.rows::<Group>(&prefix, key) {
+            let (key, group) = row?;
+            let (place, number) = (&key[prefix.len()..], tail_u64(&key));
+            let mut spots = group.pieces(number).map(|(id, length)| (spot_of(place, id), length));
+            // The first group may begin before `from`.
+            if let Some(found) = spots.find(|(spot, _)| *spot >= from) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
 
-fn spot_of(key: &[u8]) -> Spot {
+/// What follows the class in the key of the group that holds `spot`.
+fn group_key(spot: Spot) -> Vec<u8> {
+    let mut key = spot.origin.to_be_bytes().to_vec();
+    key.extend_from_slice(&spot.study.to_be_bytes());
+    key.extend_from_slice(&Group::number(CargoId(spot.cargo)).to_be_bytes());
+    key
+}
+
+fn spot_of(key: &[u8], id: CargoId) -> Spot {
     let take =
         |from: usize, to: usize| key[from..to].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
-    Spot { origin: take(0, 4) as u32, study: take(4, 12), cargo: take(12, 20) }
+    Spot { origin: take(0, 4) as u32, study: take(4, 12), cargo: id.0 }
 }
 
 fn size_wanted(want: &Want) -> Size {
@@ -159,10 +173,8 @@ impl Custodian {
         tracing::error!(cargo = %pick.cargo, "a stale row in the ready queue; removed");
         let Class { destination, urgency, large } = pick.class;
         let mut key = class_prefix(destination, urgency, large);
-        key.extend_from_slice(&pick.spot.origin.to_be_bytes());
-        key.extend_from_slice(&pick.spot.study.to_be_bytes());
-        key.extend_from_slice(&pick.spot.cargo.to_be_bytes());
-        if let Some(Err(e)) = self.view().map(|view| view.ledger.remove(key)) {
+        key.extend_from_slice(&group_key(pick.spot));
+        if let Some(Err(e)) = self.view().map(|view| view.ledger.part(key, pick.cargo)) {
             self.ledger_failed(&e);
         }
     }
@@ -304,7 +316,7 @@ impl Custodian {
         for key in view.ledger.keys(b"d", vec![b'd']) {
             let key = key?;
             let number = DestinationNumber::from_be_bytes([key[1], key[2]]);
-            let id = CargoId(super::ledger::tail_u64(&key));
+            let id = CargoId(tail_u64(&key));
             self.schedule.defer(now, spread, number, id);
             spread = (spread + Duration::from_millis(7)).min(RESTART_SPREAD);
         }
@@ -322,7 +334,7 @@ impl Custodian {
         let from = attention_key(state, destination, CargoId(0));
         let prefix = from[..4].to_vec();
         let keys = view.ledger.keys(&prefix, from.clone()).take(max);
-        keys.map(|key| key.map(|k| CargoId(super::ledger::tail_u64(&k)))).collect()
+        keys.map(|key| key.map(|k| CargoId(tail_u64(&k)))).collect()
     }
 
     /// Deferred duties, at most `max`.
@@ -335,7 +347,7 @@ impl Custodian {
         let from = deferred_key(destination, CargoId(0));
         let prefix = from[..3].to_vec();
         let keys = view.ledger.keys(&prefix, from.clone()).take(max);
-        keys.map(|key| key.map(|k| CargoId(super::ledger::tail_u64(&k)))).collect()
+        keys.map(|key| key.map(|k| CargoId(tail_u64(&k)))).collect()
     }
 }
 

@@ -13,8 +13,8 @@
 //! | `c` cargo | [`CargoRow`](super::rows::CargoRow) |
 //! | `i` identity key (16) | [`Versions`](super::rows::Versions): which cargo has it |
 //! | `s` study | [`StudyRow`](super::rows::StudyRow) |
-//! | `m` study, cargo | nothing: members of a study |
-//! | `q` destination, urgency and size, origin, study, cargo | length: ready to be sent |
+//! | `m` study, group of cargo | [`Group`]: members of a study |
+//! | `q` destination, urgency and size, origin, study, group of cargo | [`Group`] with lengths: ready |
 //! | `d` destination, cargo | nothing: waits for its next try |
 //! | `a` state, destination, cargo | nothing: held or quarantined, needs a person |
 //! | `u` cargo | nothing: unrouted |
@@ -32,10 +32,14 @@ use std::path::Path;
 use minicbor::{Decode, Encode};
 
 use super::log::Place;
+use super::rows::{CargoId, Group};
 use crate::cargo::Hasher;
 
-/// sled's page cache.
-const CACHE_BYTES: u64 = 32 << 20;
+/// sled's page cache, as sled counts: in memory it takes three to four times as much.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// Length from which on a ledger is opened anew at a clean stop. A disk reads this in a moment.
+const LONG_BYTES: u64 = 64 << 20;
 
 /// sled failed or holds what it cannot hold: the caller rebuilds or stops.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +120,12 @@ impl Ledger {
         Ok(Self { db, pending: BTreeMap::new(), sum, checkpoint })
     }
 
+    /// True when opening it takes a while. sled notes where its pages are only when it is opened,
+    /// and then has read all that was written since it was opened last.
+    pub(super) fn is_long(&self) -> bool {
+        self.db.size_on_disk().is_ok_and(|bytes| bytes > LONG_BYTES)
+    }
+
     /// The checkpoint of the last committed turn.
     pub(super) const fn checkpoint(&self) -> Checkpoint {
         self.checkpoint
@@ -180,6 +190,28 @@ impl Ledger {
         self.change(key, None)
     }
 
+    /// Puts a piece of cargo into the group under `key`.
+    pub(super) fn join(
+        &mut self,
+        key: Vec<u8>,
+        id: CargoId,
+        value: u64,
+    ) -> Result<(), LedgerError> {
+        let mut group: Group = self.get(&key)?.unwrap_or_default();
+        group.put(id, value);
+        self.put(key, &group)
+    }
+
+    /// Takes a piece of cargo out of the group under `key`, if it is there.
+    pub(super) fn part(&mut self, key: Vec<u8>, id: CargoId) -> Result<(), LedgerError> {
+        let Some(mut group) = self.get::<Group>(&key)? else { return Ok(()) };
+        group.remove(id);
+        match group.is_empty() {
+            true => self.remove(key),
+            false => self.put(key, &group),
+        }
+    }
+
     /// Makes this turn's changes visible to scans and later turns, all or none of them.
     pub(super) fn commit(&mut self, mut checkpoint: Checkpoint) -> Result<(), LedgerError> {
         checkpoint.sum = split(self.sum);
@@ -210,22 +242,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// The first key at or after `from` that starts with `prefix`. Committed rows only.
-    pub(super) fn first_from(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-    ) -> Result<Option<Vec<u8>>, LedgerError> {
-        debug_assert!(self.pending.is_empty(), "scans see committed rows only");
-        match self.db.range(from.to_vec()..).next() {
-            Some(row) => {
-                let (key, _) = row?;
-                Ok(key.starts_with(prefix).then(|| key.to_vec()))
-            }
-            None => Ok(None),
-        }
-    }
-
     /// Keys that start with `prefix`, from `from` on. Committed rows only.
     pub(super) fn keys<'a>(
         &'a self,
@@ -237,6 +253,22 @@ impl Ledger {
             .range(from..)
             .map(|row| row.map(|(key, _)| key.to_vec()).map_err(LedgerError::from))
             .take_while(move |key| key.as_ref().map_or(true, |k| k.starts_with(prefix)))
+    }
+
+    /// The pieces of the groups that start with `prefix`, from the group at `from` on, each with the
+    /// key of its group. Committed rows only.
+    pub(super) fn pieces<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: Vec<u8>,
+    ) -> impl Iterator<Item = Result<Piece, LedgerError>> + 'a {
+        self.rows::<Group>(prefix, from).flat_map(|row| match row {
+            Err(e) => vec![Err(e)],
+            Ok((key, group)) => {
+                let pieces = group.pieces(tail_u64(&key));
+                pieces.map(|(id, value)| Ok((key.clone(), id, value))).collect()
+            }
+        })
     }
 
     /// Rows that start with `prefix`, from `from` on. Committed rows only.
@@ -257,6 +289,9 @@ impl Ledger {
             })
     }
 }
+
+/// A piece of cargo in a group: the group's key, its number, its value.
+pub(super) type Piece = (Vec<u8>, CargoId, u64);
 
 /// Builds keys.
 #[derive(Debug)]

@@ -70,8 +70,9 @@ impl Custodian {
                 let prefix = class_prefix(number, urgency, large);
                 let mut from = prefix.clone();
                 for _ in 0..LIST_MAX {
-                    let Some(key) = view.ledger.first_from(&prefix, &from)? else { break };
-                    consider(CargoId(tail_u64(&key)));
+                    let first = view.ledger.pieces(&prefix, from.clone()).next();
+                    let Some((key, id, _)) = first.transpose()? else { break };
+                    consider(id);
                     from = key[..key.len() - 8].to_vec();
                     from.extend_from_slice(&[0xff; 8]);
                 }
@@ -110,8 +111,8 @@ impl Custodian {
             for (key, _) in of_uid.filter(|(_, row)| row.uid == *uid) {
                 let from = member_key(StudyKey(tail_u64(&key)), CargoId(0));
                 let prefix = from[..9].to_vec();
-                for key in view.ledger.keys(&prefix, from) {
-                    ids.push(CargoId(tail_u64(&key?)));
+                for piece in view.ledger.pieces(&prefix, from) {
+                    ids.push(piece?.1);
                 }
             }
             return Ok(ids);
@@ -148,8 +149,8 @@ impl Custodian {
                 for urgency in Urgency::ALL {
                     for large in [false, true] {
                         let prefix = class_prefix(number, urgency, large);
-                        for key in view.ledger.keys(&prefix, prefix.clone()).take(max) {
-                            ids.push(CargoId(tail_u64(&key?)));
+                        for piece in view.ledger.pieces(&prefix, prefix.clone()).take(max) {
+                            ids.push(piece?.1);
                         }
                     }
                 }

@@ -226,7 +226,7 @@ async fn a_ledger_that_lost_rows_is_found_out_and_rebuilt() {
     {
         let db = sled::open(crashed.path().join("ledger")).unwrap();
         let ready: Vec<_> = db.scan_prefix("q").keys().filter_map(Result::ok).collect();
-        db.remove(&ready[3]).unwrap();
+        db.remove(&ready[0]).unwrap();
         let mut cp: ledger::Checkpoint = minicbor::decode(&db.get("P").unwrap().unwrap()).unwrap();
         cp.clean = false;
         db.insert("P", fact::encode(&cp)).unwrap();

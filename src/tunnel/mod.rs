@@ -11,6 +11,7 @@
 //! was offered; it learns nothing and can do nothing beyond that. Limits are in [`Limits`], and
 //! with each part. The line format is in `docs/wire-protocol.md`.
 
+pub mod congestion;
 mod connection;
 mod dialer;
 pub mod exchange;

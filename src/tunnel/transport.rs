@@ -8,13 +8,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::congestion::CubicConfig;
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
     TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::congestion::Flows;
 use super::share::SEND_WINDOW;
 use super::trust::Credentials;
 
@@ -83,8 +83,7 @@ fn transport(limits: &Limits) -> Arc<TransportConfig> {
         // What every path carries (RFC 9000 14), then searched upwards.
         .initial_mtu(1200)
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
-        // quinn's BBR lost 70 % of its packets on loopback; Cubic is the default for a reason.
-        .congestion_controller_factory(Arc::new(CubicConfig::default()));
+        .congestion_controller_factory(Arc::new(Flows));
     Arc::new(t)
 }
 
