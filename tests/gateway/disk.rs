@@ -84,7 +84,6 @@ fn heavy() -> Shape {
 }
 
 #[test]
-#[ignore = "fails on the first landing; being mended"]
 fn a_full_spool_refuses_with_a700_drains_and_takes_again_by_itself() {
     let spool = &format!("{SMALL}\nretention = \"0s\"");
     let Some(ward) = Ward::on_tmpfs("size=64M", spool) else { return };
@@ -111,7 +110,6 @@ fn a_full_spool_refuses_with_a700_drains_and_takes_again_by_itself() {
 }
 
 #[test]
-#[ignore = "open fault: sled stops the node when another program takes the last block"]
 fn a_disk_that_another_program_has_filled_still_drains() {
     let spool = &format!("{SMALL}\nretention = \"0s\"");
     let Some(ward) = Ward::on_tmpfs("size=64M", spool) else { return };
@@ -291,7 +289,6 @@ pub(crate) fn resident(node: &Node) -> u64 {
 }
 
 #[test]
-#[ignore = "fails on the first landing; being mended"]
 fn a_file_system_that_goes_down_under_load_loses_nothing_that_was_acknowledged() {
     let image = |dir: &Path, place: &Path| {
         let image = dir.join("disk.img");

@@ -8,7 +8,7 @@ use std::thread;
 
 use serde::Deserialize;
 
-use crate::site::{Site, run, signal, terminate, text, until};
+use crate::site::{Site, run, terminate, text, until};
 use crate::{part10, ports};
 
 /// The AE title of every foreign receiver.
@@ -169,53 +169,6 @@ pub(crate) fn scu_ok(port: u16, options: &[&str], paths: &[&Path]) -> Vec<Sent> 
     sent
 }
 
-/// A sender that works while the test goes on.
-pub(crate) struct Sending {
-    child: Child,
-    sent: Arc<Mutex<Vec<Sent>>>,
-    reader: Option<thread::JoinHandle<()>>,
-}
-
-impl Sending {
-    /// Starts `tests/foreign/scu.py`.
-    pub(crate) fn start(port: u16, options: &[&str], paths: &[&Path]) -> Self {
-        let mut command = python("scu.py");
-        command.args(["127.0.0.1", &port.to_string()]).args(paths).args(options);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the sender starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output"));
-        let sent = Arc::<Mutex<Vec<Sent>>>::default();
-        let into = sent.clone();
-        let reader = thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                if let Ok(one) = serde_json::from_str(&line) {
-                    into.lock().expect("no panic").push(one);
-                }
-            }
-        });
-        Self { child, sent, reader: Some(reader) }
-    }
-
-    /// What it has sent until now.
-    pub(crate) fn sent(&self) -> Vec<Sent> {
-        self.sent.lock().expect("no panic").clone()
-    }
-
-    /// Waits for its end.
-    pub(crate) fn finish(mut self) -> Vec<Sent> {
-        self.child.wait().expect("a child that can be waited for");
-        self.reader.take().expect("a reader").join().expect("no panic");
-        self.sent()
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// dcmtk's `storescu -d`: the statuses that it was given, in order, and everything it said. Its exit
 /// code says little (it is 0 with `--no-halt` whatever happens).
 pub(crate) fn storescu(port: u16, options: &[&str], paths: &[&Path]) -> (Vec<u16>, String) {
@@ -282,10 +235,6 @@ impl Storescp {
     /// The files that it has written.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         part10::files(&self.folder)
-    }
-
-    pub(crate) fn signal(&self, what: nix::sys::signal::Signal) {
-        signal(&self.child, what);
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
-
 mod answers;
 mod attack;
 mod chance;
