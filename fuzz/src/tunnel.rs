@@ -145,7 +145,8 @@ pub(crate) fn notes() -> Vec<Vec<u8>> {
         destination: "pacs".parse().expect("a name"),
         state,
     };
-    let quarantined = DutyState::Quarantined { reason: "refused".into(), at: Timestamp(1) };
+    let quarantined =
+        DutyState::Quarantined { reason: "refused".into(), at: Timestamp(1), damaged: true };
     let note = Note { news: vec![news(DutyState::owed()), news(quarantined)] };
     vec![minicbor::to_vec(&note).expect("memory")]
 }

@@ -1,14 +1,27 @@
 //! `hikyaku run` and `hikyaku check-config`.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::table::say;
 use super::{CONFIG_FILE, Failure, Outcome, print_json};
+use crate::clock;
 use crate::config::{Config, LogFormat, LogSection, describe};
 use crate::node::{End, Node};
+
+/// How often in a row the process has begun anew by itself.
+const BEGUN: &str = "HIKYAKU_BEGUN_ANEW";
+/// After so many times the supervisor decides, or a person.
+const BEGUN_MAX: u32 = 5;
+/// A process that ran for so long has not failed in a row.
+const RAN_WELL: Duration = Duration::from_secs(60);
+/// Before the first time; the fifth waits five times as long.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// `hikyaku run`
 #[derive(Debug, Args)]
@@ -51,6 +64,7 @@ impl Run {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::Failed(e.to_string()))?;
+        let started = clock::now();
         let end = runtime.block_on(async {
             let node = Node::start(config).await.map_err(|e| Failure::Failed(e.to_string()))?;
             tracing::info!(
@@ -65,8 +79,29 @@ impl Run {
         match end {
             End::Stopped => Ok(()),
             End::Failed(reason) => Err(Failure::Failed(reason)),
+            End::Begin(reason) => Err(begin_anew(reason, clock::now().since(started))),
         }
     }
+}
+
+/// Replaces this process by a new one with the same number, program and arguments, as a supervisor
+/// would after a crash, so that a node without one comes back too. Returns only when it cannot, or
+/// has done so too often.
+fn begin_anew(reason: String, ran: Duration) -> Failure {
+    let before = std::env::var(BEGUN).ok().and_then(|n| n.parse().ok()).filter(|_| ran < RAN_WELL);
+    let begun: u32 = before.unwrap_or(0) + 1;
+    if begun > BEGUN_MAX {
+        return Failure::Failed(reason);
+    }
+    tracing::warn!(begun, "beginning anew, with a new ledger");
+    std::thread::sleep(PAUSE * begun);
+    let mut args = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    let failed = command.args(args).env(BEGUN, begun.to_string()).exec();
+    Failure::Failed(format!("{reason}; beginning anew failed: {failed}"))
 }
 
 impl CheckConfig {

@@ -317,7 +317,9 @@ impl Custodian {
 
     /// The ledger cannot be trusted any more: stop; the next start rebuilds it.
     pub(super) fn ledger_failed(&self, e: &LedgerError) {
-        self.shared.stop.stop(format!("{e}; the next start rebuilds the ledger"));
+        // The reserve may be what the next start needs.
+        self.give_up_reserve_if_full();
+        self.shared.stop.stop_for_ledger(format!("{e}; the next start rebuilds the ledger"));
     }
 
     /// How far the logs reach now.

@@ -188,7 +188,8 @@ impl Custodian {
         self.metrics.damaged.inc();
         tracing::error!(cargo = %id, %destination, "{reason}; quarantined");
         self.find_fault(format!("cargo {id}: {reason}"));
-        self.change_duty(id, destination, DutyEvent::GaveUp { reason, at: clock::wall() }, None);
+        let event = DutyEvent::GaveUp { reason, at: clock::wall(), damaged: true };
+        self.change_duty(id, destination, event, None);
     }
 
     pub(super) fn settle(&mut self, id: CargoId, destination: &DestinationName, outcome: Outcome) {
@@ -213,7 +214,8 @@ impl Custodian {
                 }
             }
             Outcome::Quarantine { reason } => {
-                self.change_duty(id, destination, DutyEvent::GaveUp { reason, at }, None);
+                let event = DutyEvent::GaveUp { reason, at, damaged: false };
+                self.change_duty(id, destination, event, None);
             }
             Outcome::Damaged { reason } => self.quarantine_damaged(id, destination, reason),
         }

@@ -67,7 +67,7 @@ pub use rows::{CargoId, LARGE_BYTES};
 pub use status::{
     Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
 };
-pub use stop::StopSwitch;
+pub use stop::{Stop, StopSwitch};
 pub use verify::{CargoEntry, Verdict, export, verify};
 
 use crate::cargo::{Assignment, DestinationName, Envelope, Identity, NodeName, Urgency};

@@ -194,8 +194,8 @@ fn bounded(state: DutyState) -> DutyState {
         DutyState::Receipted { at, warning } => {
             DutyState::Receipted { at, warning: warning.as_deref().map(peer_text) }
         }
-        DutyState::Quarantined { reason, at } => {
-            DutyState::Quarantined { reason: peer_text(&reason), at }
+        DutyState::Quarantined { reason, at, damaged } => {
+            DutyState::Quarantined { reason: peer_text(&reason), at, damaged }
         }
         DutyState::Dismissed { by, reason, at } => {
             DutyState::Dismissed { by: peer_text(&by), reason: peer_text(&reason), at }
@@ -244,8 +244,12 @@ mod tests {
             ),
             (DutyState::Receipted { at, warning: None }, vec![0x82, 2, 0xa1, 0, 5]),
             (
-                DutyState::Quarantined { reason: reason.clone(), at },
+                DutyState::Quarantined { reason: reason.clone(), at, damaged: false },
                 [&[0x82, 3, 0xa2, 0][..], &text_r, &[1, 5]].concat(),
+            ),
+            (
+                DutyState::Quarantined { reason: reason.clone(), at, damaged: true },
+                [&[0x82, 3, 0xa3, 0][..], &text_r, &[1, 5, 2, 0xf5]].concat(),
             ),
             (
                 DutyState::Dismissed { by, reason, at },

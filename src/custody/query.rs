@@ -345,7 +345,7 @@ fn words_of(state: &DutyState) -> Words {
         DutyState::Owed { attempt, cause } => (attempt, cause, None, None),
         DutyState::Held { reason, by } => (0, Some(reason), Some(by), None),
         DutyState::Receipted { at, warning } => (0, warning, None, Some(at)),
-        DutyState::Quarantined { reason, at } => (0, Some(reason), None, Some(at)),
+        DutyState::Quarantined { reason, at, .. } => (0, Some(reason), None, Some(at)),
         DutyState::Dismissed { by, reason, at } => (0, Some(reason), Some(by), Some(at)),
     }
 }

@@ -47,6 +47,8 @@ const FACT_BYTES: u64 = 400;
 #[derive(Debug, Default)]
 pub(super) struct Housekeeping {
     looked: Option<Monotonic>,
+    /// More is ripe than one turn gives back.
+    behind: bool,
     swept: Option<Monotonic>,
 }
 
@@ -67,7 +69,8 @@ impl Custodian {
             );
             self.tell_clock(wall);
         }
-        if is_due(&mut self.housekeeping.looked, now, LOOK) {
+        let look = is_due(&mut self.housekeeping.looked, now, LOOK);
+        if look {
             self.look_at_disk();
             if self.unwritable.is_some() {
                 self.tell_clock(wall);
@@ -76,12 +79,16 @@ impl Custodian {
             if !self.end_turn() {
                 return;
             }
+        }
+        if look || self.housekeeping.behind {
             if let Err(e) = self.reclaim(wall) {
                 self.ledger_failed(&e);
             }
             if !self.end_turn() {
                 return;
             }
+        }
+        if look {
             if let Err(e) = self.write_notes() {
                 self.ledger_failed(&e);
             }
@@ -143,6 +150,7 @@ impl Custodian {
             LedgerState::Ready(view) => ripe(view.ledger.keys(b"r", vec![b'r']), until)?,
             LedgerState::Building(_) => return Ok(()),
         };
+        self.housekeeping.behind = ripe.len() == RECLAIM_MAX;
         let mut freed: Vec<(Place, Record)> = Vec::new();
         for key in ripe {
             let id = CargoId(tail_u64(&key));
@@ -360,6 +368,10 @@ impl Custodian {
 
     pub(super) fn give_up_reserve(&self) {
         give_up_reserve(&self.config.data);
+    }
+
+    pub(super) fn give_up_reserve_if_full(&self) {
+        make_room_to_start(&self.config.data);
     }
 
     /// Brings metrics and the summary up to date.

@@ -67,6 +67,9 @@ pub enum DutyState {
         /// When, by our wall clock.
         #[n(1)]
         at: Timestamp,
+        /// The bytes in the spool are at fault: another copy of them heals it.
+        #[cbor(n(2), default, skip_if = "is_false")]
+        damaged: bool,
     },
     /// A person has decided that it will not be sent.
     #[n(4)]
@@ -82,6 +85,10 @@ pub enum DutyState {
         #[n(2)]
         at: Timestamp,
     },
+}
+
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The name of a state without its data: for listings, metrics and counting.
@@ -146,6 +153,8 @@ pub enum DutyEvent {
         reason: String,
         /// When.
         at: Timestamp,
+        /// The bytes in the spool are at fault.
+        damaged: bool,
     },
     /// A rule or a person holds it.
     Hold {
@@ -200,7 +209,9 @@ impl DutyState {
                 Self::Owed { attempt: attempt.saturating_add(1), cause: Some(cause) }
             }
             (Self::Owed { .. }, E::Receipt { at, warning }) => Self::Receipted { at, warning },
-            (Self::Owed { .. }, E::GaveUp { reason, at }) => Self::Quarantined { reason, at },
+            (Self::Owed { .. }, E::GaveUp { reason, at, damaged }) => {
+                Self::Quarantined { reason, at, damaged }
+            }
             (Self::Owed { .. }, E::Hold { reason, by }) => Self::Held { reason, by },
             (Self::Held { .. }, E::Release | E::Retry) => Self::owed(),
             (Self::Held { .. } | Self::Quarantined { .. }, E::Dismiss { by, reason, at }) => {
@@ -236,7 +247,7 @@ mod tests {
             DutyState::owed(),
             DutyState::Held { reason: "r".into(), by: "b".into() },
             DutyState::Receipted { at, warning: None },
-            DutyState::Quarantined { reason: "r".into(), at },
+            DutyState::Quarantined { reason: "r".into(), at, damaged: false },
             DutyState::Dismissed { by: "b".into(), reason: "r".into(), at },
         ]
     }
@@ -246,7 +257,7 @@ mod tests {
         vec![
             DutyEvent::TryFailed { cause: "c".into() },
             DutyEvent::Receipt { at, warning: None },
-            DutyEvent::GaveUp { reason: "r".into(), at },
+            DutyEvent::GaveUp { reason: "r".into(), at, damaged: false },
             DutyEvent::Hold { reason: "r".into(), by: "b".into() },
             DutyEvent::Release,
             DutyEvent::Retry,

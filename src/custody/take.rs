@@ -12,7 +12,7 @@ use super::log::{AppendError, Place};
 use super::notes::NOTE_LENGTH_MAX;
 use super::rows::{CargoId, CargoRow, origin_key};
 use super::segment::Record;
-use super::state::{DutyState, StateName};
+use super::state::{DutyEvent, DutyState, StateName};
 use super::view::{Applied, Known, first_state};
 use super::{Draft, Kept, TakeError};
 use crate::cargo::{Assignment, CargoKind, Envelope, Identity, Sha256, Urgency};
@@ -48,6 +48,9 @@ impl Custodian {
         })?;
         let mut conflict = None;
         match known {
+            Known::Same(id, row) if row.present && is_damaged(&row) => {
+                return self.replace(id, &row, envelope, body, assignments);
+            }
             Known::Same(id, row) if row.present => {
                 self.route_again(id, &assignments)?;
                 self.needs_facts_sync();
@@ -119,13 +122,66 @@ impl Custodian {
             unchecked: matches!(self.ledger, LedgerState::Building(_)),
         };
         let note = self.note_in(&head.envelope, &body);
-        let bytes = fact::encode(&head);
-        let (place, record) = self.append_cargo(id, &bytes, body).map_err(|e| match e {
+        let (place, record) = self.write_record(id, &head, body)?;
+        let urgency = head.envelope.urgency.as_str();
+        self.metrics.kept.with_label_values(&[urgency]).inc();
+        self.metrics.kept_bytes.with_label_values(&[urgency]).inc_by(length);
+        self.apply_new(place, &record, &head);
+        if let Some(note) = note {
+            self.read_note(&head.envelope.identity.origin, &note);
+        }
+        Ok(Kept { cargo: id, new: true, conflict: head.conflict.is_some(), at })
+    }
+
+    /// Puts another copy in the place of one that the disk has spoilt, under the same number. What
+    /// was quarantined for that is owed again.
+    fn replace(
+        &mut self,
+        id: CargoId,
+        row: &CargoRow,
+        envelope: Envelope,
+        body: Assembled,
+        assignments: Vec<Assignment>,
+    ) -> Result<Kept, TakeError> {
+        self.admit(&envelope, &assignments)?;
+        let conflict = row.conflict.then(|| match self.head_of(id) {
+            Some((head, ..)) => head.conflict.unwrap_or_default(),
+            None => "the record that said how it differs is damaged".into(),
+        });
+        let kept_at = row.kept_at;
+        let head = CargoHead { envelope, kept_at, assignments, conflict, unchecked: false };
+        let (place, record) = self.write_record(id, &head, body)?;
+        self.apply_new(place, &record, &head);
+        tracing::warn!(cargo = %id, "a damaged piece was sent again: the new copy takes its place");
+        let damaged = row.duties.iter().filter(|d| is_damage(&d.state)).map(|d| d.destination);
+        for number in damaged {
+            let Some(view) = self.view() else { return Err(TakeError::Stopped) };
+            let destination = view.name(number).clone();
+            self.change_duty(id, &destination, DutyEvent::Retry, None);
+        }
+        self.route_again(id, &head.assignments)?;
+        self.needs_facts_sync();
+        Ok(kept(id, row, false))
+    }
+
+    /// Appends a record of cargo; the turn's end syncs it.
+    fn write_record(
+        &mut self,
+        id: CargoId,
+        head: &CargoHead,
+        body: Assembled,
+    ) -> Result<(Place, Record), TakeError> {
+        let length = body.len();
+        let written = self.append_cargo(id, &fact::encode(head), body).map_err(|e| match e {
             AppendError::Sync(e) => {
                 self.shared.stop.stop(format!("a sync of the cargo log failed: {e}"));
                 TakeError::Stopped
             }
-            e if e.is_full() => TakeError::Full(e.to_string()),
+            e if e.is_full() => {
+                // Somebody else has filled the disk since it was looked at.
+                self.look_at_disk();
+                TakeError::Full(e.to_string())
+            }
             e => {
                 self.write_failed(&e);
                 TakeError::Io(e.to_string())
@@ -135,14 +191,7 @@ impl Custodian {
         self.usage.spool += length + OVERHEAD_BYTES;
         self.usage.free = self.usage.free.saturating_sub(length + OVERHEAD_BYTES);
         self.appended += length;
-        let urgency = head.envelope.urgency.as_str();
-        self.metrics.kept.with_label_values(&[urgency]).inc();
-        self.metrics.kept_bytes.with_label_values(&[urgency]).inc_by(length);
-        self.apply_new(place, &record, &head);
-        if let Some(note) = note {
-            self.read_note(&head.envelope.identity.origin, &note);
-        }
-        Ok(Kept { cargo: id, new: true, conflict: head.conflict.is_some(), at })
+        Ok(written)
     }
 
     /// The bytes of a note from another node that can be acted on now.
@@ -222,6 +271,8 @@ impl Custodian {
 
     pub(super) fn find(&mut self, identity: &Identity) -> Option<Kept> {
         match self.view()?.known(identity) {
+            // Of a damaged piece another copy is wanted.
+            Ok(Known::Same(_, row)) if row.present && is_damaged(&row) => None,
             Ok(Known::Same(id, row)) => Some(kept(id, &row, false)),
             Ok(_) => None,
             Err(e) => {
@@ -325,6 +376,14 @@ const fn refusal_word(e: &TakeError) -> &'static str {
         TakeError::Io(_) => "io",
         TakeError::Stopped => "stopped",
     }
+}
+
+const fn is_damage(state: &DutyState) -> bool {
+    matches!(state, DutyState::Quarantined { damaged: true, .. })
+}
+
+fn is_damaged(row: &CargoRow) -> bool {
+    row.duties.iter().any(|duty| is_damage(&duty.state))
 }
 
 fn is_open(state: &DutyState) -> bool {

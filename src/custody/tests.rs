@@ -513,7 +513,11 @@ async fn a_hostile_note_tells_only_of_what_its_writer_was_given_in_words_that_ar
             let identity = envelope("st-elsewhere", "1.2.3", key, b"abc").identity;
             let destination = format!("pacs-{n}").parse().unwrap();
             let state = match n {
-                0 => state::DutyState::Quarantined { reason: reason.clone(), at: Timestamp(1) },
+                0 => state::DutyState::Quarantined {
+                    reason: reason.clone(),
+                    at: Timestamp(1),
+                    damaged: false,
+                },
                 _ => state::DutyState::owed(),
             };
             note.news.push(News { identity, destination, state });

@@ -156,6 +156,8 @@ struct Tally {
     stored: u64,
     refused: u64,
     bytes: u64,
+    /// The status of the last refusal: a sender that is refused again and again fills no log.
+    last_refusal: Option<u16>,
 }
 
 struct Connection {
@@ -385,7 +387,7 @@ impl Connection {
         let peer: Admitted = established.admitted.clone();
         let context = store.context();
         let intake = self.intake.clone();
-        let Answered { response, length } =
+        let Answered { response, length, why } =
             store.finish(&intake.custody, &*intake.router, &peer).await;
         intake.count_answer(response.status, length);
         if response.status == status::SUCCESS {
@@ -393,13 +395,16 @@ impl Connection {
             self.tally.bytes += length.unwrap_or(0);
         } else {
             self.tally.refused += 1;
-            tracing::warn!(
-                from = %self.from,
-                calling = %peer.calling,
-                status = format_args!("{:04X}", response.status),
-                comment = response.comment,
-                "C-STORE refused"
-            );
+            if self.tally.last_refusal.replace(response.status) != Some(response.status) {
+                tracing::warn!(
+                    from = %self.from,
+                    calling = %peer.calling,
+                    status = format_args!("{:04X}", response.status),
+                    comment = response.comment,
+                    why,
+                    "C-STORE refused; the same again on this association is counted at its end"
+                );
+            }
         }
         self.respond(context, response).await
     }
@@ -435,7 +440,7 @@ impl Connection {
     /// Logs and counts the end of an association, once.
     fn note_end(&mut self, action: &Action) {
         let from = self.from;
-        let Tally { stored, refused, bytes } = self.tally;
+        let Tally { stored, refused, bytes, .. } = self.tally;
         match action {
             Action::Reject(_, refusal) => {
                 let (calling, called) = self.association.asked().unwrap_or_default();

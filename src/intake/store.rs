@@ -127,7 +127,7 @@ enum Progress {
     /// Bytes go into custody's assembly.
     Taking(Box<Assembly>),
     /// The answer is decided; bytes are passed over.
-    Refused { failure: Failure, passed_over: u64 },
+    Refused { because: Because, passed_over: u64 },
 }
 
 /// A C-STORE under way.
@@ -145,7 +145,12 @@ pub struct Answered {
     pub response: Response,
     /// Bytes of the data set, when it came whole.
     pub length: Option<u64>,
+    /// What this node's people should know beyond the response's comment.
+    pub why: Option<String>,
 }
+
+/// A failure, and what custody says about it.
+type Because = (Failure, Option<String>);
 
 impl Store {
     /// Begins with a request.
@@ -157,7 +162,7 @@ impl Store {
     ) -> Self {
         let progress = match judge_request(&request, config) {
             Ok(()) => Progress::Taking(Box::new(custody.assemble())),
-            Err(failure) => Progress::Refused { failure, passed_over: 0 },
+            Err(failure) => Progress::Refused { because: (failure, None), passed_over: 0 },
         };
         Self { request, context, progress }
     }
@@ -172,8 +177,8 @@ impl Store {
         match &mut self.progress {
             Progress::Taking(assembly) => {
                 if let Err(e) = assembly.push(bytes).await {
-                    tracing::warn!(error = %e, "refusing an image");
-                    self.progress = Progress::Refused { failure: (&e).into(), passed_over: 0 };
+                    let because = ((&e).into(), Some(e.to_string()));
+                    self.progress = Progress::Refused { because, passed_over: 0 };
                 }
                 Ok(())
             }
@@ -189,17 +194,17 @@ impl Store {
         let Self { request, context, progress } = self;
         let assembly = match progress {
             Progress::Taking(assembly) => assembly,
-            Progress::Refused { failure, .. } => {
-                return Answered { response: refusal(&request, failure), length: None };
+            Progress::Refused { because: (failure, why), .. } => {
+                return Answered { response: refusal(&request, failure), length: None, why };
             }
         };
         let body = assembly.finish();
         let length = Some(body.len());
-        let response = match take(custody, router, peer, &request, &context, body).await {
-            Ok(kept) => success(&request, &kept),
-            Err(failure) => refusal(&request, failure),
+        let (response, why) = match take(custody, router, peer, &request, &context, body).await {
+            Ok(kept) => (success(&request, &kept), None),
+            Err((failure, why)) => (refusal(&request, failure), why),
         };
-        Answered { response, length }
+        Answered { response, length, why }
     }
 }
 
@@ -210,9 +215,10 @@ async fn take(
     request: &StoreRequest,
     context: &Context,
     body: Assembled,
-) -> Result<Kept, Failure> {
+) -> Result<Kept, Because> {
     let complete = body.head().len() as u64 == body.len();
-    let (header, flags) = examine(request, context, body.head(), complete)?;
+    let (header, flags) =
+        examine(request, context, body.head(), complete).map_err(|failure| (failure, None))?;
     let identity = Identity {
         origin: custody.node().clone(),
         key: request.sop_instance.clone(),
@@ -224,10 +230,8 @@ async fn take(
     if let Some(most_urgent) = assignments.iter().map(|a| a.urgency).min() {
         envelope.urgency = most_urgent;
     }
-    custody.take(Draft { envelope, body, assignments }).await.map_err(|e| {
-        tracing::warn!(error = %e, "refusing an image");
-        Failure::from(&e)
-    })
+    let kept = custody.take(Draft { envelope, body, assignments }).await;
+    kept.map_err(|e| ((&e).into(), Some(e.to_string())))
 }
 
 /// Whether the command can be served at all.

@@ -73,6 +73,8 @@ pub enum End {
     Stopped,
     /// Custody could not go on: exit at once, and let the supervisor start it again.
     Failed(String),
+    /// The ledger failed: begin anew at once, which makes it anew from the logs.
+    Begin(String),
 }
 
 /// A running node.

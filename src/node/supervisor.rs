@@ -7,6 +7,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{End, Node};
+use crate::custody::Stop;
 
 impl Node {
     /// Runs until SIGTERM or SIGINT, or until custody fails. SIGHUP reloads.
@@ -26,7 +27,10 @@ impl Node {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                reason = stop.stopped() => return Ok(End::Failed(reason)),
+                stop = stop.stopped() => return Ok(match stop {
+                    Stop::Failed(reason) => End::Failed(reason),
+                    Stop::Ledger(reason) => End::Begin(reason),
+                }),
                 _ = hang_up.recv() => self.reload_and_say().await,
                 Some(reply) = self.reloads.recv() => {
                     let result = self.reload().await;

@@ -214,6 +214,17 @@ fn a_flipped_bit_in_a_body_is_quarantined_and_never_delivered() {
     settled(&queue.hospital, READING);
     assert_eq!(queue.hospital.count(READING, "quarantined"), 1);
     assert_eq!(queue.pacs.arrived().len(), 11);
+    // Sent again it is whole again, and stays so.
+    send_ok(queue.hospital.port(Port::Dicom), std::slice::from_ref(bad));
+    let arrived = queue.pacs.wait(12);
+    queue.check(&arrived, &[]);
+    settled(&queue.hospital, READING);
+    queue.hospital.kill();
+    fs::remove_dir_all(queue.hospital.data().join("ledger")).expect("a ledger");
+    queue.hospital.start();
+    settled(&queue.hospital, READING);
+    assert_eq!(queue.hospital.count(READING, "receipted"), 12);
+    assert_eq!(queue.pacs.arrived().len(), 12, "nothing is sent twice");
 }
 
 #[test]
@@ -225,6 +236,9 @@ fn a_flipped_bit_in_a_large_body_is_quarantined_and_never_delivered() {
     let arrived = queue.deliver();
     queue.check(&arrived, &[bad]);
     assert_eq!(queue.hospital.count(READING, "quarantined"), 1);
+    send_ok(queue.hospital.port(Port::Dicom), std::slice::from_ref(bad));
+    let arrived = queue.pacs.wait(3);
+    queue.check(&arrived, &[]);
 }
 
 #[test]

@@ -105,8 +105,8 @@ fn a_full_spool_refuses_with_a700_drains_and_takes_again_by_itself() {
     let before = load.acked_count();
     ward.reading.start();
     until("it takes again", || load.acked_count() > before + 20);
-    until("it is ready", || ward.hospital.page("/ready").0 == 200);
     ward.end(load);
+    until("it is ready", || ward.hospital.page("/ready").0 == 200);
 }
 
 #[test]
@@ -256,6 +256,30 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_node_ends() {
         pacs.wait(acked.len());
         all_arrived(&acked, &pacs.arrived());
     }
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_makes_the_node_begin_anew_and_loses_nothing() {
+    let site = Site::new();
+    let pacs = Scp::start(&site, &[]);
+    let reading = site.reading().dicom_destination("pacs", pacs.port()).route_all("pacs").start();
+    let hospital = site.hospital(reading.port(Port::Tunnel)).start();
+    let load = Load::start(hospital.port(Port::Dicom), Shape::default());
+    until("there is load", || load.acked_count() > 10);
+    let pid = hospital.pid();
+    let ledger = hospital.data().join("ledger/db");
+    let calls = "pwrite64:error=ENOSPC";
+    let Some(broken) = Strace::attach_to_file(&hospital, calls, &ledger) else { return };
+    until("it begins anew", || hospital.log().contains("beginning anew"));
+    drop(broken);
+    let then = load.acked_count();
+    until("it takes again", || load.acked_count() > then + 20);
+    assert_eq!((hospital.ended(), hospital.pid()), (None, pid), "it is the same process");
+    let acked = load.finish();
+    settled(&hospital, READING);
+    settled(&reading, "pacs");
+    all_arrived(&acked, &pacs.arrived());
+    assert_eq!(pacs.arrived().len(), acked.len(), "each once");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! System calls that fail or are slow: strace's fault injection on a running node.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -16,9 +17,19 @@ pub(crate) struct Strace {
 impl Strace {
     /// Attaches with `-e inject=EXPRESSION`; `None`, with a word why, where that is not allowed.
     pub(crate) fn attach(node: &Node, expression: &str) -> Option<Self> {
+        Self::attach_with(node, expression, &[])
+    }
+
+    /// The same for calls on one file.
+    pub(crate) fn attach_to_file(node: &Node, expression: &str, path: &Path) -> Option<Self> {
+        Self::attach_with(node, expression, &["-P", path.to_str().expect("UTF-8")])
+    }
+
+    fn attach_with(node: &Node, expression: &str, options: &[&str]) -> Option<Self> {
         let (calls, _) = expression.split_once(':').expect("CALLS:FAULT");
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+        command.args(options);
         command.args(["-e", &format!("inject={expression}"), "-p", &node.pid().to_string()]);
         let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
         let Ok(mut child) = child else {
