@@ -2,7 +2,7 @@
 //!
 //! All lanes to a peer share one QUIC connection, where other senders open an association for each
 //! stream of images. Cubic gives up three tenths of its window at each loss, whoever caused it; of
-//! four connections only one does. So this window behaves as that of [`FLOWS`] connections
+//! four connections only one does. So this window behaves as that of four connections
 //! together: it gives up a quarter as much, and grows as they would. A line shared with others is
 //! shared as if by so many connections, not more.
 //!
