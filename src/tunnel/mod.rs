@@ -169,8 +169,12 @@ pub fn start(
     let listening = match config.listen {
         None => None,
         Some(address) => Some(
-            transport::listening(address, (*snapshot.server).clone())
-                .map_err(|source| StartError::Listen { address, source })?,
+            transport::listening(
+                address,
+                (*snapshot.server).clone(),
+                snapshot.credentials.reset_seed(),
+            )
+            .map_err(|source| StartError::Listen { address, source })?,
         ),
     };
     let dialling = transport::dialling().map_err(StartError::Dial)?;

@@ -8,10 +8,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
     TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::congestion::Flows;
@@ -119,20 +121,37 @@ fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-fn endpoint(address: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    let mut config = EndpointConfig::default();
+/// What lets the peers of this process's former life hear that it has ended, at the first packet
+/// that they send: else each would wait for the idle timeout before it dials again.
+fn outliving(seed: &[u8; 32]) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, seed)));
+    let ids = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, seed), b"connection ids");
+    let ids = u64::from_be_bytes(ids.as_ref()[..8].try_into().expect("eight bytes"));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
+fn endpoint(
+    address: SocketAddr,
+    server: Option<ServerConfig>,
+    mut config: EndpointConfig,
+) -> io::Result<Endpoint> {
     // QUIC version 1 (RFC 9000) and no draft.
     config.supported_versions(vec![1]);
     Endpoint::new(config, server, socket(address)?, Arc::new(quinn::TokioRuntime))
 }
 
-/// An endpoint that peers dial. Needs a tokio runtime.
-pub(crate) fn listening(address: SocketAddr, server: ServerConfig) -> io::Result<Endpoint> {
-    endpoint(address, Some(server))
+/// An endpoint that peers dial, with [`Credentials::reset_seed`]. Needs a tokio runtime.
+pub(crate) fn listening(
+    address: SocketAddr,
+    server: ServerConfig,
+    reset_seed: &[u8; 32],
+) -> io::Result<Endpoint> {
+    endpoint(address, Some(server), outliving(reset_seed))
 }
 
 /// An endpoint that only dials: whatever comes to it unasked is dropped. Needs a tokio runtime.
 pub(crate) fn dialling() -> io::Result<Endpoint> {
-    endpoint((Ipv6Addr::UNSPECIFIED, 0).into(), None)
-        .or_else(|_| endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None))
+    let any = |address| endpoint(address, None, EndpointConfig::default());
+    any((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| any((Ipv4Addr::UNSPECIFIED, 0).into()))
 }

@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use ::aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -169,6 +170,7 @@ pub struct Credentials {
     client: Arc<QuicClientConfig>,
     server: Arc<QuicServerConfig>,
     not_after: Timestamp,
+    reset_seed: [u8; 32],
 }
 
 impl std::fmt::Debug for Credentials {
@@ -183,6 +185,7 @@ impl Credentials {
         let chain = certificates(&files.certificate)?;
         let not_after = check_own(&files.certificate, &chain[0], node)?;
         let key = private_key(&files.key)?;
+        let reset_seed = reset_seed(&key);
         let key_file = || files.key.clone();
         let signer = provider()
             .key_provider
@@ -217,7 +220,7 @@ impl Credentials {
         let suite = |e: quinn::crypto::rustls::NoInitialCipherSuite| TrustError::Tls(e.to_string());
         let client = Arc::new(QuicClientConfig::try_from(client).map_err(suite)?);
         let server = Arc::new(QuicServerConfig::try_from(server).map_err(suite)?);
-        Ok(Self { chain, key: signer, trust, client, server, not_after })
+        Ok(Self { chain, key: signer, trust, client, server, not_after, reset_seed })
     }
 
     /// Our certificate chain, leaf first.
@@ -243,6 +246,12 @@ impl Credentials {
     /// For connections that come in.
     pub fn server(&self) -> Arc<QuicServerConfig> {
         self.server.clone()
+    }
+
+    /// A secret that outlives the process: with it a node that has restarted can tell the peers of
+    /// its former life that it has (stateless reset, RFC 9000 10.3).
+    pub const fn reset_seed(&self) -> &[u8; 32] {
+        &self.reset_seed
     }
 
     /// When our certificate expires.
@@ -308,6 +317,12 @@ fn check_own(
         return Err(content(file, why));
     }
     not_after(leaf).ok_or_else(|| content(file, "the certificate cannot be read"))
+}
+
+fn reset_seed(key: &PrivateKeyDer<'_>) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.secret_der());
+    let tag = hmac::sign(&key, b"hikyaku stateless reset");
+    tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TrustError> {

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::line::{Line, Quality};
 use crate::part10;
 use crate::rogue::{Authority, install};
-use crate::sender::{Acked, Association, Load, Object, Shape, new_study};
+use crate::sender::{Acked, Association, Load, Object, Shape, new_study, objects, send_ok};
 use crate::site::{HOSPITAL, Node, Plan, Port, READING, Site, until};
 
 /// A hospital that dials through a line, the reading centre, and a folder behind it.
@@ -353,4 +353,22 @@ fn leaps_of_the_wall_clock_stall_nothing_and_expire_nothing() {
     }
     assert_eq!(pair.since(), since, "the tunnel was not dropped");
     drop(site);
+}
+
+#[test]
+fn a_peer_that_was_killed_and_started_again_is_dialled_as_soon_as_it_answers() {
+    let site = Site::new();
+    let reading = site.reading().folder_destination("out").route_all("out").start();
+    let hospital = site.hospital(reading.port(Port::Tunnel)).start();
+    let up = || hospital.metric("hikyaku_tunnel_up", &[READING]) > 0.5;
+    until("the tunnel is up", up);
+    reading.kill();
+    reading.start();
+    // Without a stateless reset it would learn of it by the idle timeout, and say that.
+    until("it hears of the restart", || hospital.log().contains("the peer has restarted"));
+    assert!(!hospital.log().contains("idle timeout"), "{}", hospital.log());
+    until("the tunnel is up again", up);
+    let sent = objects(3, 10_000);
+    send_ok(hospital.port(Port::Dicom), &sent);
+    hospital.wait_count(READING, "receipted", 3);
 }

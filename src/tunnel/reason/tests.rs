@@ -24,7 +24,8 @@ fn limits() -> Limits {
 }
 
 fn server(credentials: &Credentials) -> Endpoint {
-    listening("127.0.0.1:0".parse().unwrap(), server_config(credentials, &limits())).unwrap()
+    let config = server_config(credentials, &limits());
+    listening("127.0.0.1:0".parse().unwrap(), config, credentials.reset_seed()).unwrap()
 }
 
 /// What the client and the server say when `client` dials `name`; `None`: all is well.

@@ -129,7 +129,8 @@ async fn answered_with(signer: &str, already: bool, twist: fn(&mut Envelope)) ->
     let ca = Authority::new("ca");
     let fake = ca.node("reading");
     let config = transport::server_config(&fake, &Limits::default());
-    let endpoint = transport::listening("127.0.0.1:0".parse().unwrap(), config).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let endpoint = transport::listening(any, config, fake.reset_seed()).unwrap();
     let address = Some(endpoint.local_addr().unwrap().to_string());
     let hospital =
         Site::new(ca.files("hospital", 0, 30), "hospital", false, vec![peer("reading", address)]);
