@@ -70,6 +70,15 @@ fn size_wanted(want: &Want) -> Size {
     }
 }
 
+/// What came of leasing one duty.
+enum Try {
+    Leased(Box<Leased>),
+    /// It is not owed any more, and rows say so now.
+    Changed,
+    /// Its bytes cannot be read just now.
+    Later,
+}
+
 impl Custodian {
     pub(super) fn lease(&mut self, want: &Want) -> Vec<Leased> {
         let mut leased = Vec::new();
@@ -97,11 +106,16 @@ impl Custodian {
             }
             bytes = bytes.saturating_add(pick.length);
             match self.lease_one(&pick, &want.destination) {
-                Some(duty) => leased.push(duty),
-                None => {
-                    // Rows may have changed; the next request sees them committed.
+                Try::Leased(duty) => leased.push(*duty),
+                Try::Changed => {
+                    // The next request sees the changed rows committed.
                     self.schedule.end(number, pick.cargo);
                     self.wake(number);
+                    break;
+                }
+                Try::Later => {
+                    self.schedule.end(number, pick.cargo);
+                    self.housekeeping.wake_later.insert(want.destination.clone());
                     break;
                 }
             }
@@ -109,40 +123,40 @@ impl Custodian {
         leased
     }
 
-    fn lease_one(&mut self, pick: &Pick, destination: &DestinationName) -> Option<Leased> {
+    fn lease_one(&mut self, pick: &Pick, destination: &DestinationName) -> Try {
         let id = pick.cargo;
         let attempt = match self.attempt_of(pick) {
             Ok(Some(attempt)) => attempt,
             Ok(None) => {
                 self.drop_stale(pick);
-                return None;
+                return Try::Changed;
             }
             Err(e) => {
                 self.ledger_failed(&e);
-                return None;
+                return Try::Later;
             }
         };
-        let (head, record, place) = match self.fetch(id) {
+        let found = self.fetch(id).and_then(|found| {
+            let Some((head, record, place)) = found else { return Ok(None) };
+            let (file, _) = self.cargo_log.file(place.segment)?;
+            Ok(Some((head, record, file)))
+        });
+        let (head, record, file) = match found {
             Ok(Some(found)) => found,
-            Ok(None) => {
-                self.quarantine_unreadable(id, destination);
-                return None;
-            }
             Err(e) if is_passing(&e) => {
                 tracing::warn!(cargo = %id, error = %e, "the spool cannot be read just now");
-                return None;
+                return Try::Later;
             }
-            Err(_) => {
+            Ok(None) | Err(_) => {
                 self.quarantine_unreadable(id, destination);
-                return None;
+                return Try::Changed;
             }
         };
-        let (file, _) = self.cargo_log.file(place.segment).ok()?;
         let sha256 = super::take::claimed(&head.envelope);
         let body = Body::new(file, record.body_offset(), record.body_len, sha256);
         let mut envelope = head.envelope;
         envelope.urgency = pick.class.urgency;
-        Some(Leased {
+        Try::Leased(Box::new(Leased {
             cargo: id,
             destination: destination.clone(),
             urgency: pick.class.urgency,
@@ -154,7 +168,7 @@ impl Custodian {
                 destination: destination.clone(),
                 cargo: id,
             }),
-        })
+        }))
     }
 
     /// Failed tries of an owed duty; `None` when the duty is not owed.

@@ -23,7 +23,7 @@ use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
 use super::segment::Record;
 use super::state::StateName;
 use super::status::Summary;
-use crate::cargo::Urgency;
+use crate::cargo::{DestinationName, Urgency};
 use crate::clock::{self, Monotonic, Timestamp};
 
 /// How often the disk is looked at and metrics are brought up to date.
@@ -50,6 +50,8 @@ pub(super) struct Housekeeping {
     /// More is ripe than one turn gives back.
     behind: bool,
     swept: Option<Monotonic>,
+    /// Destinations whose next piece could not be read just now.
+    pub(super) wake_later: BTreeSet<DestinationName>,
 }
 
 fn is_due(last: &mut Option<Monotonic>, now: Monotonic, every: Duration) -> bool {
@@ -72,6 +74,7 @@ impl Custodian {
         let look = is_due(&mut self.housekeeping.looked, now, LOOK);
         if look {
             self.look_at_disk();
+            self.woken.append(&mut self.housekeeping.wake_later);
             if self.unwritable.is_some() {
                 self.tell_clock(wall);
             }
