@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::connection::{peer_chain, run};
 use super::peers::Peer;
+use super::plain_tcp;
 use super::reason::{Reason, close, explain_dial, explain_handshake};
 use super::trust::Role;
 use crate::cargo::NodeName;
@@ -126,11 +127,15 @@ async fn dial_one(
     let connecting = endpoint
         .connect_with(snapshot.client.clone(), address, name)
         .map_err(|e| Reason::Address(format!("cannot dial {address} as {name}: {e}")))?;
-    match timeout(shared.config.limits.handshake, connecting).await {
-        Ok(Ok(connection)) => Ok((connection, snapshot.credentials.clone())),
-        Err(_) => Err(Reason::NoAnswer),
-        Ok(Err(e)) => Err(explain_dial(&e)),
-    }
+    let reason = match timeout(shared.config.limits.handshake, connecting).await {
+        Ok(Ok(connection)) => return Ok((connection, snapshot.credentials.clone())),
+        Err(_) => Reason::NoAnswer,
+        Ok(Err(e)) => explain_dial(&e),
+    };
+    Err(match reason {
+        Reason::NoAnswer if plain_tcp::answers(address).await => Reason::UdpBlocked,
+        reason => reason,
+    })
 }
 
 /// Takes connections until the node stops.

@@ -20,6 +20,7 @@ mod gate;
 mod lane;
 mod peers;
 pub mod pki;
+mod plain_tcp;
 pub mod reason;
 pub mod receipt;
 mod receiver;
@@ -192,6 +193,9 @@ pub fn start(
     }
     if let Some(endpoint) = &listening {
         shared.tasks.spawn(dialer::keep_listening(shared.clone(), endpoint.clone()));
+        if let Some(tcp) = endpoint.local_addr().ok().and_then(plain_tcp::listen) {
+            shared.tasks.spawn(plain_tcp::keep_refusing(shared.clone(), tcp));
+        }
     }
     shared.tasks.spawn(watch_certificates(shared.clone()));
     Ok(Tunnel { shared, listening, dialling })

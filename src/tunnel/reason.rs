@@ -67,6 +67,10 @@ pub enum Reason {
     Version,
     /// Nothing answered.
     NoAnswer,
+    /// Nothing answered by UDP, and something does by TCP.
+    UdpBlocked,
+    /// Somebody came by TCP.
+    PlainTcp,
     /// The line went dead.
     Lost,
     /// The peer restarted and does not know the connection.
@@ -98,6 +102,8 @@ impl Reason {
             Self::Alpn => "alpn",
             Self::Version => "version",
             Self::NoAnswer => "no-answer",
+            Self::UdpBlocked => "udp-blocked",
+            Self::PlainTcp => "plain-tcp",
             Self::Lost => "lost",
             Self::Reset => "reset",
             Self::ClosedByPeer(code, _) => match u32::try_from(*code) {
@@ -125,6 +131,10 @@ impl fmt::Display for Reason {
             Self::NoAnswer => {
                 "no answer: nothing speaks QUIC at that address, or UDP is blocked on the way"
             }
+            Self::UdpBlocked => {
+                "no answer by UDP, though that address answers by TCP: UDP is blocked on the way"
+            }
+            Self::PlainTcp => "it came by plain TCP; the tunnel speaks QUIC over UDP alone",
             Self::Lost => "the line is dead: nothing came within the idle timeout",
             Self::Reset => "the peer has restarted",
             Self::ClosedByPeer(code, words) => {

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -121,7 +122,11 @@ fn strangers_at_the_tunnels_port_are_told_no_and_why() {
     let reading = reading(&site);
     let port = reading.port(Port::Tunnel);
     // There is nothing that speaks TCP, and so nothing that speaks TLS 1.2.
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    let mut plain = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    let _ = plain.write_all(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(plain.read(&mut [0; 1]).unwrap_or(0), 0, "closed without a word");
+    until("plain-tcp is counted", || refused(&reading, "plain-tcp") > 0.5);
+    assert!(reading.log().contains("it came by plain TCP"));
     let authority = Authority::of(&site);
     let (hospital, other) = (stolen_key(&site, port), authority.issue("stranger", 0, 30));
     let expired = authority.issue(HOSPITAL, 20, 10);
@@ -145,6 +150,16 @@ fn strangers_at_the_tunnels_port_are_told_no_and_why() {
     assert!(reading.log().contains("incoming tunnel refused"));
     let peer = rogue.dial(port, rogue.config(Some(&hospital), ALPN));
     assert!(peer.is_ok(), "the hospital itself is let in: {:?}", peer.err());
+}
+
+#[test]
+fn where_tcp_gets_through_and_udp_does_not_the_hospital_says_that_udp_is_blocked() {
+    let site = Site::new();
+    let line = Line::to(1, Quality { cut: true, ..Quality::default() });
+    let _tcp = TcpListener::bind(("127.0.0.1", line.port())).expect("the port for TCP");
+    let hospital = site.hospital(line.port()).set("tunnel.limits", "handshake = \"1s\"").start();
+    until("it says so", || tunnel(&hospital, "reason").contains("UDP is blocked on the way"));
+    until("it is counted", || refused(&hospital, "udp-blocked") > 0.5);
 }
 
 #[test]
