@@ -33,6 +33,7 @@ mod partial;
 mod query;
 mod reclaim;
 mod recovery;
+pub mod register;
 mod room;
 mod rows;
 mod schedule;

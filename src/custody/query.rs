@@ -361,7 +361,7 @@ fn receipt_words(receipt: &StoredReceipt) -> String {
 }
 
 impl Custody {
-    async fn look<T: Send + 'static>(
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut Custodian) -> Result<T, LedgerError> + Send + 'static,
     ) -> Option<T> {
@@ -374,7 +374,7 @@ impl Custody {
         answer.await.ok()
     }
 
-    async fn change<T: Send + 'static>(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Custodian) -> T + Send + 'static,
     ) -> Option<T> {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::cargo::{CargoKind, Sha256};
 
+mod register;
+
 fn name<T: std::str::FromStr>(s: &str) -> T
 where
     T::Err: std::fmt::Debug,
