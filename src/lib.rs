@@ -6,7 +6,7 @@
 //!
 //! | rank | modules |
 //! |---|---|
-//! | 0 | [`cargo`], [`clock`], [`dicom`], [`metrics`] |
+//! | 0 | [`cargo`], [`clock`], [`dicom`], [`hl7`], [`metrics`] |
 //! | 1 | [`routing`], [`custody`] |
 //! | 2 | [`intake`], [`tunnel`], [`delivery`] |
 //! | 3 | [`ops`] |
@@ -21,6 +21,9 @@ pub mod clock;
 
 // DICOM: identifiers, header reading, command sets, upper-layer framing.
 pub mod dicom;
+
+// HL7 version 2: framing, character sets, messages, orders, acknowledgements.
+pub mod hl7;
 
 // Every metric name, once.
 pub mod metrics;
