@@ -103,8 +103,9 @@ fn samples() -> Vec<Vec<u8>> {
 pub(crate) fn messages() -> Vec<Vec<u8>> {
     let order = "MSH|^~\\&|A|B|C|D|2026||OMI^O23|1|P|2.5||||||~ISO IR87\rPID|||12^^^H&1.2&ISO^PI||\
         山^本\rPV1||O|03^^^^^C\rAL1||DA|1^X|SV|a~b\rORC|NW|1^A||G|SC||^^^2026^^S|P&A^F|2026||\
-        |D1^医師||054\rTQ1|||||||2026||A\rOBR|1|1||X^Y^Z|||||||||I|咳|||||A1|RP|SP||||CT\rNTE|||a\\.br\\b\r\
-        OBX|1|CWE|C||A^B~C\rIPC|A1|RP|1.2.3|SP|CT|PR~PS|ST|L|AE1~AE2\rORC|CH|2\rOBR||2||X\rOBR||3||Y\r";
+        |D1^医師||054\rTQ1|||||||2026||A\rOBR|1|1||X^Y^Z|||||||||I|咳|||||A1|RP|SP||||CT\r\
+        NTE|||a\\.br\\b\rOBX|1|CWE|C||A^B~C\rIPC|A1|RP|1.2.3|SP|CT|PR~PS|ST|L|AE1~AE2\r\
+        ORC|CH|2\rOBR||2||X\rOBR||3||Y\r";
     let charset: Charset = "~ISO IR87".parse().expect("a known one");
     let order = charset.encode(order).expect("its own characters");
     let merge = b"MSH|^~\\&|A|B|C|D|2026||ADT^A40|1|P|2.3\rPID|||1\rMRG|2~3||||||A^B\r".to_vec();

@@ -160,7 +160,8 @@ proptest! {
             // What is put into a component replaces its subcomponents, and the other way round.
             let whole = format!("{name}-{field}[{repetition}].{component}");
             expected.retain(|(other, _): &(String, String)| {
-                *other != at && *other != whole && !(subcomponent.is_none() && other.starts_with(&whole))
+                let within = subcomponent.is_none() && other.starts_with(&whole);
+                *other != at && *other != whole && !within
             });
             message.set(&path(&at), &text);
             expected.push((at, text));
