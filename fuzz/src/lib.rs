@@ -6,6 +6,7 @@
 //! encoders.
 
 mod dicom;
+mod hl7;
 mod spool;
 mod text;
 mod tunnel;
@@ -24,13 +25,15 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 14] = [
+pub const ENTRIES: [Entry; 16] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
     entry("requestor", dicom::requestor, dicom::answers, 2),
     entry("header", dicom::header, dicom::data_sets, 4),
     entry("reencode", dicom::reencode, dicom::data_sets, 40),
+    entry("mllp", hl7::mllp, hl7::frames, 2),
+    entry("hl7", hl7::hl7, hl7::messages, 10),
     entry("frame", tunnel::frame, tunnel::frames, 1),
     entry("exchange", tunnel::exchange, tunnel::frames, 1),
     entry("receipt", tunnel::receipt, tunnel::receipts, 4),

@@ -232,11 +232,13 @@ impl FromStr for Charset {
     /// Reads MSH-18 (table 0211; repetitions with `~`), with or without blanks, and the names
     /// that configurations use: `UTF-8`, `Shift_JIS`, `EUC-JP`, `ISO-2022-JP`.
     fn from_str(s: &str) -> Result<Self, UnknownCharset> {
-        let names: Vec<String> = s.split('~').take(8).map(plain).collect();
+        // `ISO 2022 IR 87` is how DICOM has it.
+        let name = |name| plain(name).replace("ISO2022IR", "ISOIR");
+        let names: Vec<String> = s.split('~').take(8).map(name).collect();
         let alone = names.iter().skip(1).all(String::is_empty);
         match names.first().map_or("", String::as_str) {
             "UNICODEUTF8" | "UTF8" | "ISOIR192" => return Ok(Self::UTF_8),
-            "88591" | "ISO88591" if alone => return Ok(Self::LATIN_1),
+            "88591" | "ISO88591" | "ISOIR100" if alone => return Ok(Self::LATIN_1),
             "ISO2022JP" if alone => return "~ISO IR87".parse(),
             first if alone => {
                 let first =

@@ -62,6 +62,11 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 /// Adds `text` to `raw` so that it reads the same. Control characters are written in hexadecimal:
 /// none of them may end a segment, a frame, or begin an escape of ISO 2022.
 pub(super) fn escape(raw: &mut String, text: &str, delimiters: &Delimiters) {
+    // A text that looks like the null value would delete.
+    let text = text.strip_prefix("\"\"").filter(|rest| rest.is_empty()).map_or(text, |_| {
+        raw.push_str(&["", "X22", ""].join(delimiters.escape.encode_utf8(&mut [0; 4])));
+        "\""
+    });
     for character in text.chars() {
         let sequence = match character {
             c if c == delimiters.field => "F",

@@ -9,6 +9,8 @@
 //!     -> order, patient (what it says) -> ack (what the sender is told)
 //! ```
 //!
+//! [`inbound`] goes all of that way.
+//!
 //! Decoding comes before splitting: the bytes of a kanji in ISO-2022-JP and Shift_JIS contain
 //! `|`, `\`, `~`, `^`, `&`.
 //!
@@ -38,6 +40,8 @@ pub mod patient;
 pub mod order;
 
 pub mod ack;
+
+pub mod inbound;
 
 mod escape;
 

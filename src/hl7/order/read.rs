@@ -152,8 +152,10 @@ impl<'a> Group<'a> {
         }
         match self.obr {
             None => Err(Refusal::missing(Location::segment("OBR", self.orc.sequence()))),
-            Some(obr) if obr.field(4).is_empty() => Err(Refusal::missing(obr.location(4))),
-            Some(_) => Ok(()),
+            Some(obr) => {
+                let says = !Coded::read(obr.field(4).repetition(1)).is_empty();
+                says.then_some(()).ok_or_else(|| Refusal::missing(obr.location(4)))
+            }
         }
     }
 
@@ -243,8 +245,9 @@ impl<'a> Group<'a> {
                 ..Step::of_order(order)
             });
         }
-        steps.retain(|step| *step != Step::of_order(order));
-        steps
+        // Steps that only repeat which study it is say nothing.
+        let none = Step::of_order(order);
+        if steps.iter().all(|step| *step == none) { vec![] } else { steps }
     }
 }
 
@@ -269,7 +272,8 @@ fn observation(obx: SegmentRef<'_>) -> Observation {
     let is_text = TEXTS.contains(&kind.as_str());
     let parts = |piece: Piece<'_>| {
         if is_text {
-            return vec![piece.text().into_owned()];
+            let text = piece.text().into_owned();
+            return if text.is_empty() { vec![] } else { vec![text] };
         }
         let mut parts: Vec<String> = piece.components().map(value).collect();
         let used = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);

@@ -19,8 +19,9 @@ fn refused(trigger: &str, rest: &str) -> String {
 
 #[test]
 fn an_update_has_the_patient_as_it_is_now() {
-    let rest = "EVN||2026\rPID|1||12^^^H&1.2&ISO^PI~34^^^K||患者^太郎^^^^^L^I~カンジャ^タロウ^^^^^L^P||19480405|M\
-        \rPV1|1|I|32^302^1^H||||220^医師^一郎^^^^^^^L^^^^^I|||01|||||B6~A1||||V1\r\
+    let rest = "EVN||2026\rPID|1||12^^^H&1.2&ISO^PI~34^^^K||患者^太郎^^^^^L^I~\
+        カンジャ^タロウ^^^^^L^P||19480405|M\r\
+        PV1|1|I|32^302^1^H||||220^医師^一郎^^^^^^^L^^^^^I|||01|||||B6~A1||||V1\r\
         AL1|1|DA^薬剤^HL70127|1^ペニシリン^99XYZ|SV|rash~shock\rAL1||\r";
     let read = PatientMessage::read(&message("A08", rest)).unwrap();
     let [PatientChange::Update { patient, visit }] = &read.changes[..] else { panic!("{read:?}") };
