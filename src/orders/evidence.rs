@@ -286,8 +286,7 @@ impl Statement {
         }
     }
 
-    /// How many instances the study has at least, where the statement says it without naming
-    /// them all.
+    /// How many instances the study has at least, where this is said without naming them all.
     pub fn count(&self) -> Option<u32> {
         let named: usize = self.lists().iter().map(|l| l.instances.len()).sum();
         let named = u32::try_from(named).unwrap_or(u32::MAX);
@@ -376,7 +375,7 @@ impl Said {
         }
     }
 
-    fn lists_mut(&mut self) -> impl Iterator<Item = &mut Vec<SeriesList>> {
+    pub(super) fn lists_mut(&mut self) -> impl Iterator<Item = &mut Vec<SeriesList>> {
         let (lists, unavailable) = match self {
             Self::Available { lists, unavailable } => (lists, Some(unavailable)),
             Self::Commitment { lists }
@@ -404,11 +403,11 @@ fn unite(own: &mut Vec<SeriesList>, other: &[SeriesList]) {
     }));
 }
 
-/// All that was said about one study.
+/// All that was said about one study; two kinds under one id are two statements.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize)]
 #[cbor(map)]
 pub struct Evidence {
-    /// By kind and id: two kinds under one id are a fault of their source, and two statements.
+    /// By kind and id.
     #[n(0)]
     #[serde(serialize_with = "in_a_row")]
     statements: BTreeMap<(u8, String), Statement>,

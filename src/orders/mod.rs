@@ -21,6 +21,21 @@ pub mod evidence;
 pub mod history;
 pub mod identifier;
 pub mod instance;
+pub mod judge;
+pub mod manifest;
 pub mod matching;
+pub mod merges;
+pub mod notice;
 pub mod numbering;
 pub mod order;
+pub mod recall;
+pub mod tally;
+pub mod verdict;
+pub mod words;
+
+pub use judge::judge;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
