@@ -59,6 +59,10 @@ pub enum Agreement {
 }
 
 impl Authority {
+    fn is_unknown(&self) -> bool {
+        self.namespace.is_empty() && self.universal.is_empty()
+    }
+
     fn agrees(&self, other: &Self) -> Agreement {
         let one = |a: &str, b: &str| {
             (!a.is_empty() && !b.is_empty()).then(|| a.trim().eq_ignore_ascii_case(b.trim()))
@@ -91,7 +95,7 @@ impl Identifier {
     /// issuers differ or are missing on one side only, which tells nothing.
     pub fn agrees(&self, other: &Self) -> Agreement {
         let authority = self.authority.agrees(&other.authority);
-        let neither = self.authority == Authority::default() && self.authority == other.authority;
+        let neither = self.authority.is_unknown() && other.authority.is_unknown();
         match (self.id == other.id, authority) {
             (true, authority) => authority,
             (false, Agreement::Same) => Agreement::Different,
@@ -145,14 +149,19 @@ impl Patient {
     /// - An identifier of the same issuer decides, unless birth date *and* name contradict it:
     ///   then a number was mistyped, and they are different.
     /// - The same number without an issuer holds if nothing contradicts it.
+    /// - Other numbers, one of them without an issuer (images seldom have one), are other patients
+    ///   unless the birth date agrees and the name does not differ: then nothing is sure.
     /// - Identifiers that cannot be compared leave it to birth date, sex and name together.
     pub fn agrees(&self, other: &Self) -> Agreement {
         let pairs = self.all_ids().flat_map(|a| other.all_ids().map(move |b| (a, b)));
-        let (mut sure, mut perhaps, mut other_number) = (false, false, false);
+        let (mut sure, mut perhaps, mut other_number, mut bare) = (false, false, false, false);
         for (a, b) in pairs {
             match a.agrees(b) {
                 Agreement::Same => sure = true,
-                Agreement::Unsure => perhaps |= a.id == b.id,
+                Agreement::Unsure => {
+                    perhaps |= a.id == b.id;
+                    bare |= a.authority.is_unknown() || b.authority.is_unknown();
+                }
                 Agreement::Different => other_number |= a.id != b.id,
             }
         }
@@ -166,6 +175,10 @@ impl Patient {
         }
         let doubts = [person.birth, person.sex, person.name];
         let against = doubts.iter().filter(|d| **d == Some(false)).count();
+        if bare && !perhaps {
+            let likely = person.birth == Some(true) && person.name != Some(false);
+            return if likely { Agreement::Unsure } else { Agreement::Different };
+        }
         match (perhaps, against) {
             (true, 0) => Agreement::Same,
             (true, 1) => Agreement::Unsure,
@@ -329,6 +342,16 @@ mod tests {
         assert_eq!(a.agrees(&married), Agreement::Same);
         let mistyped = patient("1", "H", "GOTO^KEN", "19801231");
         assert_eq!(a.agrees(&mistyped), Agreement::Different);
+    }
+
+    #[test]
+    fn another_number_without_an_issuer_is_another_patient_unless_the_person_agrees() {
+        let a = patient("1", "H", "YAMADA^TARO", "19500101");
+        let image = |id, name, birth| patient(id, "", name, birth);
+        assert_eq!(a.agrees(&image("1", "YAMADA^TARO", "")), Agreement::Same);
+        assert_eq!(a.agrees(&image("2", "YAMADA^TARO", "")), Agreement::Different);
+        assert_eq!(a.agrees(&image("2", "YAMADA^TARO", "19500101")), Agreement::Unsure);
+        assert_eq!(a.agrees(&image("2", "GOTO^KEN", "19500101")), Agreement::Different);
     }
 
     #[test]

@@ -16,14 +16,13 @@
 //! that was told to be complete before is then found [`What::Reopened`].
 //!
 //! - *Complete* needs evidence of grade 1 to 5, every named instance here, and no procedure step
-//!   in progress. Where the evidence is a snapshot (grades 3 and 5), or images are here that it
-//!   does not name, it also needs quiet; images that a commitment or a snapshot do not name leave
-//!   it presumed only. MPPS that are all ended, and key objects titled complete, speak for the
-//!   whole.
+//!   in progress. Where all of the evidence is a snapshot (grades 3 and 5) it also needs quiet.
+//!   Original images that nobody names leave a quiet study presumed complete only: some part of
+//!   it was performed of which nothing is told.
 //! - *Short* needs the settling time after the last image and after the last word that names what
 //!   lacks; until then images are arriving. The missing list is there from the first moment.
-//! - Header heuristics (grade 6) make a quiet study short only where nothing stronger speaks;
-//!   otherwise they stay a warning beside it. They are computed for quiet studies only.
+//! - Header heuristics (grade 6) make a quiet study short only where it has original images that
+//!   nothing stronger names; otherwise they stay a warning beside it. They are computed for quiet studies only.
 //!
 //! Judging costs O(missing + statements), for quiet studies O(n).
 
@@ -31,7 +30,7 @@ use std::time::Duration;
 
 use super::evidence::{Grade, Said, StepStatus, WRONG_WORKLIST_ENTRY};
 use super::identifier::Agreement;
-use super::matching::Match;
+use super::matching::{By, Match};
 use super::numbering::Gap;
 use super::order::{Order, OrderState};
 use super::tally::{Counts, Spoken, Tally};
@@ -92,10 +91,12 @@ pub fn judge(case: &Case<'_>, rules: &Rules, now: Timestamp) -> Verdict {
     // Whatever else is so: when it is quiet the headers speak.
     let again_at = facts.next(&[again_at, facts.quiet_at]);
     let mut findings = vec![progress];
-    findings.extend(facts.concerns(findings[0].what));
+    findings.extend(facts.concerns(&findings[0]));
     findings.sort_by_key(|f| f.what);
+    let linked = matches!(case.matched, Some(Match::Order { by: By::Person, .. }));
     let hold = findings.iter().map(|f| f.what).find(|what| match what {
-        What::PatientMismatch => rules.hold_patient_mismatch,
+        // A person who has linked the two has seen that they differ.
+        What::PatientMismatch => rules.hold_patient_mismatch && !linked,
         What::WrongWorklistEntry => true,
         What::NoOrder => rules.hold_until_matched,
         _ => false,
@@ -248,15 +249,18 @@ impl<'a> Facts<'a> {
         if self.in_progress() {
             return if quiet { presume(Word::PresumedStep.into()) } else { wait(self) };
         }
-        let speaks_for_all =
-            |s: &&&Spoken| matches!(s.statement.grade(), Some(Grade::Mpps | Grade::KeyObject));
-        let whole = self.naming.iter().any(|s| speaks_for_all(&s));
-        let snapshot = self.naming.iter().all(|s| s.statement.grade() > Some(Grade::Mpps));
+        let is_snapshot = |s: &&Spoken| {
+            matches!(s.statement.grade(), Some(Grade::Availability | Grade::SourceQuery))
+        };
+        let snapshot = self.naming.iter().all(is_snapshot);
         let extra = self.counts.extra_images;
-        if !whole && (snapshot || extra > 0) && !quiet && !nothing_came {
+        if (snapshot || extra > 0) && !quiet && !nothing_came {
             return wait(self);
         }
-        if !whole && extra > 0 {
+        if extra > 0 && !self.gaps.is_empty() {
+            return self.by_headers();
+        }
+        if extra > 0 {
             return presume(Sentence::new(Word::PresumedBeyond, &[&extra]));
         }
         let reason = Sentence::new(Word::CompleteAll, &[&self.counts.named()]);
@@ -269,13 +273,17 @@ impl<'a> Facts<'a> {
             return (self.arriving(), self.quiet_at);
         }
         if !self.gaps.is_empty() {
-            let reason = Sentence::new(Word::ShortNumbers, &[&self.gaps.len()]);
-            let short = Finding::new(What::Short, reason, Word::LookAtGaps);
-            return (short.graded(Grade::Heuristic), None);
+            return self.by_headers();
         }
         let reason = Sentence::new(Word::PresumedQuiet, &[&self.rules.quiet.as_secs()]);
         let presumed = Finding::new(What::PresumedComplete, reason, Word::Wait);
         (presumed.graded(Grade::Quiet), None)
+    }
+
+    fn by_headers(&self) -> (Finding, Option<Timestamp>) {
+        let reason = Sentence::new(Word::ShortNumbers, &[&self.gaps.len()]);
+        let short = Finding::new(What::Short, reason, Word::LookAtGaps);
+        (short.graded(Grade::Heuristic), None)
     }
 
     /// No image, and no statement that names one.
@@ -324,7 +332,7 @@ impl<'a> Facts<'a> {
     }
 
     /// What is to be said beside how far the images are.
-    fn concerns(&self, progress: What) -> Vec<Finding> {
+    fn concerns(&self, progress: &Finding) -> Vec<Finding> {
         let mut out = Vec::new();
         let mut tell = |what, reason: Sentence, action| {
             out.push(Finding::new(what, reason, action));
@@ -360,15 +368,15 @@ impl<'a> Facts<'a> {
             tell(What::CameAgain, reason, Word::CheckWithdrawn);
         }
         // More images after a study was only presumed complete are nothing to look at.
-        let lacks = self.counts.missing + self.unnamed > 0 || progress == What::Short;
+        let lacks = self.counts.missing + self.unnamed > 0 || progress.what == What::Short;
         if let Some(settled) = self.case.settled
-            && matches!(progress, What::Short | What::Arriving)
+            && matches!(progress.what, What::Short | What::Arriving)
             && (lacks || settled.grade < Grade::Heuristic)
         {
             let reason = Sentence::new(Word::ReopenedSince, &[&settled.at]);
             tell(What::Reopened, reason, Word::Wait);
         }
-        if !self.gaps.is_empty() && !self.naming.is_empty() {
+        if !self.gaps.is_empty() && progress.grade != Some(Grade::Heuristic) {
             let reason = Sentence::new(Word::HeadersWarn, &[&self.gaps.len()]);
             let warning = Finding::new(What::Warning, reason, Word::LookAtGaps);
             out.push(warning.graded(Grade::Heuristic));

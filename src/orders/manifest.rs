@@ -118,6 +118,20 @@ impl<'b, C> Decode<'b, C> for UidList {
     }
 }
 
+/// The findings that this release knows.
+fn known<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Vec<What>, Error> {
+    let count = d.array()?.ok_or_else(|| Error::message("a list without a length"))?;
+    let mut known = Vec::new();
+    for _ in 0..count {
+        let number = minicbor::to_vec(d.u32()?).map_err(|_| Error::message("a number"))?;
+        known.extend(minicbor::decode::<What>(&number).ok());
+        if known.len() > GROUNDS_MAX {
+            return Err(Error::message("too many findings"));
+        }
+    }
+    Ok(known)
+}
+
 /// How the node that sent a study judges it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
@@ -149,8 +163,8 @@ pub struct Manifest {
     /// Why, in words.
     #[n(8)]
     pub reason: Sentence,
-    /// What else needs attention.
-    #[n(9)]
+    /// What else needs attention; what only a later release finds is skipped.
+    #[cbor(n(9), decode_with = "known")]
     pub attention: Vec<What>,
     /// Every instance that is held there or named by evidence.
     #[n(10)]
@@ -410,6 +424,13 @@ mod tests {
         let bytes = m.encode();
         assert!(bytes.len() < 300_000, "{} bytes", bytes.len());
         assert_eq!(Manifest::decode(&bytes), Ok(m));
+    }
+
+    #[test]
+    fn what_only_a_later_release_finds_is_skipped() {
+        let list = minicbor::to_vec([4_u32, 900, 8]).unwrap();
+        let found = known(&mut Decoder::new(&list), &mut ()).unwrap();
+        assert_eq!(found, [What::Short, What::NoOrder]);
     }
 
     #[test]

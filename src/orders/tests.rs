@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::evidence::{
     Evidence, Grade, Reference, Rejection, Said, SeriesList, Statement, StepStatus,
 };
+use super::identifier::Agreement;
 use super::instance::{Instance, Role};
 use super::judge::{Case, Rules, judge};
+use super::matching::{By, Doubts, Match};
 use super::order::{Content, Order, OrderKey};
 use super::tally::Tally;
 use super::verdict::{Settled, Verdict, What};
@@ -293,4 +295,62 @@ fn a_study_of_ten_thousand_instances_is_judged_well_below_fifty_milliseconds() {
     // Generous, for machines that do other work; both together take a few milliseconds.
     assert!(judged.since(built) < Duration::from_millis(50), "{:?}", judged.since(built));
     assert!(built.since(begun) < Duration::from_millis(500), "{:?}", built.since(begun));
+}
+
+#[test]
+fn header_gaps_among_images_that_no_evidence_names_make_the_study_short() {
+    let mut events = vec![step("1", StepStatus::Completed, "", 0..1), Event::Image(image(0, 0))];
+    let other = |n: u8| Instance { series: "8".into(), ..image(n, 0) };
+    events.extend((20..30).filter(|n| *n != 25).map(|n| Event::Image(other(n))));
+    let v = judged(&events);
+    assert_eq!((v.progress().what, v.progress().grade), (What::Short, Some(Grade::Heuristic)));
+    assert_eq!(v.finding(What::Warning), None);
+}
+
+#[test]
+fn a_patient_mismatch_is_held_until_a_person_links_study_and_order() {
+    let mut tally = Tally::default();
+    tally.arrive(&image(1, 0));
+    let order = order(0);
+    let hold = |by, rules: &Rules| {
+        let doubts = Doubts { patient: Agreement::Different, accession: Agreement::Different };
+        let matched = Match::Order { order: order.key.clone(), by, doubts };
+        let case =
+            Case { order: Some(&order), matched: Some(&matched), tally: &tally, settled: None };
+        let v = judge(&case, rules, Timestamp(1));
+        assert_eq!(v.headline().what, What::PatientMismatch);
+        assert!(v.finding(What::AccessionMismatch).is_some());
+        v.hold
+    };
+    assert_eq!(hold(By::Accession, &Rules::default()), Some(What::PatientMismatch));
+    assert_eq!(hold(By::Person, &Rules::default()), None);
+    let lenient = Rules { hold_patient_mismatch: false, ..Rules::default() };
+    assert_eq!(hold(By::Accession, &lenient), None);
+}
+
+#[test]
+fn images_without_an_order_are_told_and_held_only_where_the_route_says_so() {
+    let mut tally = Tally::default();
+    tally.arrive(&image(1, 0));
+    let judged = |rules: &Rules| {
+        let matched = Match::None;
+        let case = Case { order: None, matched: Some(&matched), tally: &tally, settled: None };
+        judge(&case, rules, Timestamp(1))
+    };
+    let v = judged(&Rules::default());
+    assert_eq!((v.headline().what, v.hold), (What::NoOrder, None));
+    let until_matched = Rules { hold_until_matched: true, ..Rules::default() };
+    assert_eq!(judged(&until_matched).hold, Some(What::NoOrder));
+    let without = Rules { orders_expected: false, ..Rules::default() };
+    assert_eq!(judged(&without).headline().what, What::Arriving);
+}
+
+#[test]
+fn a_verdict_reads_well_as_json() {
+    let v = judged(&[step("1", StepStatus::Completed, "", 0..2), Event::Image(image(0, 0))]);
+    let json = serde_json::to_value(&v).unwrap();
+    assert_eq!(json["findings"][0]["what"], "short");
+    assert_eq!(json["findings"][0]["grade"], "mpps");
+    assert_eq!(json["findings"][0]["reason"]["word"], "short-of");
+    assert_eq!(json["missing"][0]["sop"], "1.1");
 }

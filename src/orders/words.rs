@@ -3,7 +3,7 @@
 //! A sentence has places `{0}`, `{1}` for numbers, times and UIDs. No place ever takes the name or
 //! number of a patient, or free text of a message: these sentences go into notices and listings.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
@@ -20,13 +20,20 @@ pub enum Language {
 macro_rules! words {
     ($($n:literal $name:ident $word:literal $en:literal $ja:literal)*) => {
         /// Which sentence.
-        #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize,
-        )]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(rename_all = "kebab-case")]
-        #[cbor(index_only)]
         pub enum Word {
-            $(#[doc = $en] #[n($n)] $name,)*
+            $(#[doc = $en] $name = $n,)*
+        }
+
+        impl<'b, C> Decode<'b, C> for Word {
+            /// A sentence that only a later release has is [`Word::Newer`] to this one.
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                Ok(match d.u32()? {
+                    $($n => Self::$name,)*
+                    _ => Self::Newer,
+                })
+            }
         }
 
         impl Word {
@@ -136,6 +143,9 @@ words! {
     26 OnTheWay "on-the-way"
         "{0} of {1} instances have not reached this node yet."
         "{1} 件中 {0} 件がこのノードに届いていません。"
+    39 Newer "newer"
+        "A newer release says this in a sentence that this one does not have."
+        "新しい版の文言のため、この版では表示できません。"
     // What to do.
     40 Wait "wait"
         "Nothing to do now."
@@ -207,6 +217,16 @@ words! {
         "対応が必要だった検査は解決しました：{0}"
 }
 
+impl<C> Encode<C> for Word {
+    fn encode<W: encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        e.u32(*self as u32)?.ok()
+    }
+}
+
 /// A sentence with what stands in its places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(map)]
@@ -271,6 +291,16 @@ mod tests {
             assert!(!ja.is_ascii() && en.is_ascii(), "{en}");
             assert!(words.insert(word.as_str()), "{word:?} twice");
         }
+    }
+
+    #[test]
+    fn a_sentence_of_a_later_release_is_read_and_every_other_comes_back_the_same() {
+        for word in Word::ALL {
+            let bytes = minicbor::to_vec(word).unwrap();
+            assert_eq!(decode::<Word>(&bytes).unwrap(), *word);
+        }
+        let bytes = minicbor::to_vec(65_000_u32).unwrap();
+        assert_eq!(decode::<Word>(&bytes).unwrap(), Word::Newer);
     }
 
     #[test]
