@@ -421,9 +421,8 @@ fn in_a_row<S: serde::Serializer>(
 }
 
 impl Evidence {
-    /// Takes a statement in; the whole of it as known now, when it says something new. An
-    /// instance named twice in one statement is one; a series without instances is legal and
-    /// names nothing.
+    /// Takes a statement in; the whole of it as known now, when it says something new. A series
+    /// without instances is legal and names nothing.
     pub fn hear(&mut self, mut statement: Statement) -> Option<&Statement> {
         statement.settle();
         let key = (statement.said.kind(), statement.id.clone());
