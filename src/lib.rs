@@ -8,7 +8,7 @@
 //! |---|---|
 //! | 0 | [`cargo`], [`clock`], [`dicom`], [`hl7`], [`metrics`] |
 //! | 1 | [`routing`], [`custody`] |
-//! | 2 | [`intake`], [`tunnel`], [`delivery`] |
+//! | 2 | [`intake`], [`tunnel`], [`delivery`], [`orders`] |
 //! | 3 | [`ops`] |
 //! | 4 | [`config`], [`node`] |
 //! | 5 | [`cli`] and the binary |
@@ -42,6 +42,9 @@ pub mod tunnel;
 
 // C-STORE and folder senders.
 pub mod delivery;
+
+// Orders, evidence, gaps: which images lack, and what to do; pure.
+pub mod orders;
 
 // Metrics page, health, the operator's socket, audit.
 pub mod ops;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const RANKS: [&[&str]; 6] = [
     &["cargo", "clock", "dicom", "hl7", "metrics"],
     &["routing", "custody"],
-    &["intake", "tunnel", "delivery"],
+    &["intake", "tunnel", "delivery", "orders"],
     &["ops"],
     &["config", "node"],
     &["cli", "main"],
