@@ -175,6 +175,14 @@ pub enum CargoKind {
     Note,
 }
 
+impl CargoKind {
+    /// Whether it has arrived where a node takes it in by itself: without a destination it is not
+    /// waiting for one.
+    pub const fn is_for_this_node(self) -> bool {
+        matches!(self, Self::Order | Self::Manifest | Self::Note)
+    }
+}
+
 impl fmt::Display for CargoKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -81,6 +81,18 @@ pub struct Metrics {
     pub hl7_connections: IntGauge,
     /// HL7 connections turned away or broken off, by reason.
     pub hl7_refused: IntCounterVec,
+    /// HL7 messages answered, by answer (`taken`, `again`, `refused`, `not-kept`).
+    pub hl7_messages: IntCounterVec,
+    /// Open orders, by how far their images are.
+    pub orders: IntGaugeVec,
+    /// Instances that evidence names and custody lacks.
+    pub missing_instances: IntGauge,
+    /// Studies of which something lacks.
+    pub short_studies: IntGauge,
+    /// For how long the oldest of them lacks something, in seconds.
+    pub oldest_short: Gauge,
+    /// Studies without an order that should have one.
+    pub unmatched_studies: IntGauge,
     /// Handshakes refused, by reason word.
     pub tunnel_refused: IntCounterVec,
     /// Whether a destination answered at its last try: 1 yes, 0 no.
@@ -144,6 +156,23 @@ impl Metrics {
                 "HL7 connections turned away or broken off",
                 &["reason"],
             ),
+            hl7_messages: b.counters(
+                "hikyaku_hl7_messages_total",
+                "HL7 messages answered",
+                &["answer"],
+            ),
+            orders: b.gauges("hikyaku_orders", "Open orders, by how far images are", &["state"]),
+            missing_instances: b
+                .gauge("hikyaku_missing_instances", "Instances named by evidence and not here"),
+            short_studies: b.gauge("hikyaku_short_studies", "Studies of which something lacks"),
+            oldest_short: b.add(
+                Gauge::new(
+                    "hikyaku_oldest_short_seconds",
+                    "For how long the oldest short study is short",
+                )
+                .expect("valid name"),
+            ),
+            unmatched_studies: b.gauge("hikyaku_unmatched_studies", "Studies without an order"),
             store_answers: b.counters(
                 "hikyaku_store_answers_total",
                 "C-STORE answers given, by status (hexadecimal)",

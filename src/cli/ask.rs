@@ -228,6 +228,12 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
+/// Whether a node keeps orders.
+#[derive(serde::Deserialize)]
+struct StatusOrders {
+    orders: Option<Value>,
+}
+
 /// `hikyaku study UID`
 #[derive(Debug, Args)]
 pub(super) struct Study {
@@ -241,13 +247,24 @@ impl Study {
     pub(super) fn run(self) -> Outcome {
         let filter = serde_json::json!({ "study": self.study });
         let cargo: Vec<Value> = ask(&self.target, Method::POST, "/list", Some(&filter))?;
-        if cargo.is_empty() {
+        let orders: StatusOrders = ask(&self.target, Method::GET, "/status", None)?;
+        let cases: Vec<Value> = match orders.orders {
+            Some(_) => ask(&self.target, Method::POST, "/case", Some(&filter))?,
+            None => Vec::new(),
+        };
+        if cargo.is_empty() && cases.is_empty() {
             return Err(Failure::Failed(format!("no study {} in custody", self.study)));
         }
         if self.target.json {
-            return print_json(&cargo);
+            return print_json(&serde_json::json!({ "cases": cases, "cargo": cargo }));
         }
-        say(&super::queue::words(&cargo))
+        for case in &cases {
+            say(&format!("{}\n", super::orders::case_words(case)))?;
+        }
+        match cargo.is_empty() {
+            true => Ok(()),
+            false => say(&super::queue::words(&cargo)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! | 1 | failed |
 //! | 2 | wrong usage or configuration |
 //! | 3 | the daemon cannot be reached |
-//! | 4 | found what it warns about (`check-config`, `spool verify`) |
+//! | 4 | found what it warns about (`check-config`, `missing`, `spool verify`) |
 //!
 //! A running daemon is asked over its control socket; nothing here opens its ledger. Listings
 //! print a table for people and, with `--json`, one JSON document.
@@ -15,6 +15,7 @@ mod ask;
 mod demo;
 mod explain;
 mod offline;
+mod orders;
 mod pki;
 mod queue;
 mod run;
@@ -114,12 +115,37 @@ enum Command {
     /// One line for each study of each origin, with how many of its duties are in which state.
     /// With --json also patient ID, times and bytes.
     Studies(ask::Studies),
-    /// Show every piece of one study: its duties, receipts, and what became of it beyond
+    /// Show the story of one study: what lacks, what happened, its duties and receipts
+    ///
+    /// Where orders are kept, first how the study stands and why, and what happened in the order of
+    /// time. Then every piece: its duties, receipts, and what became of it beyond.
     ///
     /// One line for each duty. WHY shows tries, causes, reasons, who decided, and after `beyond:`
     /// what the next node tells. With --json also receipts, digests and what was odd about the
     /// image.
     Study(ask::Study),
+    /// List what is missing: studies that lack images, orders without images, images without order
+    ///
+    /// Gravest first, the oldest of a kind first: what lacks, since when, and why that is known.
+    /// With --json also the SOP Instance UIDs, the grade of the evidence and the next action.
+    ///
+    /// Exit code 0: nothing is missing; 4: something is.
+    Missing(orders::Missing),
+    /// List open orders and how far their images are
+    ///
+    /// Orders come by HL7, from other nodes, or by `hikyaku order add`. What is complete is not
+    /// listed any more; `hikyaku order show` still knows it.
+    Orders(orders::Orders),
+    /// Enter, cancel and show orders
+    ///
+    /// Needs an `[orders]` section in the configuration.
+    #[command(subcommand)]
+    Order(orders::Order),
+    /// Say to which order a study belongs
+    ///
+    /// For images that came under another order's number, or under none. Changes nothing in the
+    /// images; recorded with the system user. A later link counts.
+    Link(orders::Link),
     /// List duties and decide about them
     ///
     /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
@@ -173,6 +199,10 @@ pub fn main() -> ExitCode {
         Command::Status(c) => c.run(),
         Command::Studies(c) => c.run(),
         Command::Study(c) => c.run(),
+        Command::Missing(c) => c.run(),
+        Command::Orders(c) => c.run(),
+        Command::Order(c) => c.run(),
+        Command::Link(c) => c.run(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Reload(c) => c.run(),

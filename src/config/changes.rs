@@ -44,12 +44,14 @@ const APPLIED: [&str; 17] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 9] = [
+const REASONS: [(&str, &str); 11] = [
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
     ("dicom.listen", "the listener is open"),
     ("dicom.tls_listen", "the listener is open"),
     ("ops.listen", "the listener is open"),
+    ("orders.hl7", "the listener is open"),
+    ("orders", "what was judged is judged anew only after a restart"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),
     ("tunnel.peers", "its connection is being dialled or awaited"),
@@ -57,7 +59,7 @@ const REASONS: [(&str, &str); 9] = [
 ];
 
 /// Whole sections that cannot come or go while the node runs.
-const SECTIONS: [&str; 2] = ["dicom", "tunnel"];
+const SECTIONS: [&str; 3] = ["dicom", "tunnel", "orders"];
 
 /// Whether `key` is `prefix`, or stands below it. Names may have dots, so `*` takes all it can.
 fn has_prefix(key: &str, prefix: &str) -> bool {
@@ -87,6 +89,7 @@ fn restart_reason(key: &str, configs: [&Config; 2]) -> Option<&'static str> {
 fn in_section_of_one(key: &str, old: &Config, new: &Config) -> bool {
     let has = |config: &Config, section: &str| match section {
         "dicom" => config.dicom.is_some(),
+        "orders" => config.orders.is_some(),
         _ => config.tunnel.is_some(),
     };
     SECTIONS.iter().any(|s| has(old, s) != has(new, s) && has_prefix(key, s))

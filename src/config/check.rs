@@ -18,6 +18,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
         check_dicom(source, dicom);
     }
     check_listeners(source, document);
+    super::orders::check(source, document);
     check_spool(source, &document.spool);
     if let Some(tunnel) = &document.tunnel {
         check_tunnel(source, tunnel, document);
@@ -84,9 +85,12 @@ fn is_everything(network: Network) -> bool {
 
 fn check_listeners(source: &mut Source<'_>, document: &Document) {
     let dicom = document.dicom.as_ref();
+    let hl7 = document.orders.as_ref().and_then(|orders| orders.hl7.as_ref());
     let tcp = [
         ("dicom.listen", dicom.and_then(|d| d.listen)),
         ("dicom.tls_listen", dicom.and_then(|d| d.tls_listen)),
+        ("orders.hl7.listen", hl7.and_then(|h| h.listen)),
+        ("orders.hl7.tls_listen", hl7.and_then(|h| h.tls_listen)),
         ("ops.listen", Some(document.ops.listen)),
     ];
     for (i, (key, address)) in tcp.iter().enumerate() {

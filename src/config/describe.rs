@@ -32,6 +32,9 @@ fn write(out: &mut String, config: &Config) -> fmt::Result {
         Some(tunnel) => write_tunnel(out, config, tunnel)?,
         None => writeln!(out, "  speaks to no other node (no [tunnel] section)")?,
     }
+    if let Some(orders) = &config.orders {
+        write_orders(out, orders)?;
+    }
     writeln!(out, "destinations")?;
     for destination in &config.destinations {
         write_destination(out, destination)?;
@@ -74,6 +77,26 @@ fn write_dicom(out: &mut String, dicom: &DicomSection) -> fmt::Result {
         "  at most {} associations, {} from one address",
         limits.associations, limits.associations_per_address
     )
+}
+
+fn write_orders(out: &mut String, orders: &OrdersSection) -> fmt::Result {
+    writeln!(out, "orders")?;
+    if let Some(hl7) = &orders.hl7 {
+        for (address, how) in [(hl7.listen, "not encrypted"), (hl7.tls_listen, "with TLS")] {
+            if let Some(address) = address {
+                writeln!(out, "  takes HL7 orders on {address} ({how})")?;
+            }
+        }
+        writeln!(out, "  lets {} send them", list(&hl7.mllp.allow))?;
+    }
+    let rules = &orders.rules;
+    writeln!(
+        out,
+        "  images that lack are told {} after the last word, studies are presumed complete after {}",
+        time(rules.settle),
+        time(rules.quiet)
+    )?;
+    writeln!(out, "  orders without images are overdue {} after their time", time(rules.overdue))
 }
 
 fn write_tunnel(out: &mut String, config: &Config, tunnel: &TunnelSection) -> fmt::Result {

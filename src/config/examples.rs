@@ -24,6 +24,7 @@ const EVERY_SECTION: &str = "
     destination = [{ kind = 'node' }, { kind = 'dicom', tls = {}, timeouts = {} },
         { kind = 'folder' }]
     route = [{ when = { attributes = {} } }]
+    orders = { hl7 = { tls = {}, fields = {}, limits = {} } }
     ops = {}
     drain = {}
 ";

@@ -48,6 +48,13 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
             files.certificates("dicom.tls.trust", trust);
         }
     }
+    let hl7 = document.orders.as_ref().and_then(|orders| orders.hl7.as_ref());
+    if let Some(tls) = hl7.and_then(|hl7| hl7.tls.as_ref()) {
+        files.identity("orders.hl7.tls", &tls.certificate, &tls.key, None);
+        if let Some(trust) = &tls.trust {
+            files.certificates("orders.hl7.tls.trust", trust);
+        }
+    }
     for (position, destination) in &document.destinations {
         let key = format!("destination[{position}]");
         match &destination.kind {

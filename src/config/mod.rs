@@ -11,6 +11,7 @@ mod changes;
 mod check;
 mod describe;
 mod files;
+mod orders;
 mod problem;
 mod read;
 mod reader;
@@ -29,6 +30,7 @@ use crate::routing::Table;
 
 pub use changes::{Change, changes, reloaded};
 pub use describe::describe;
+pub use orders::{Hl7Section, OrdersSection};
 pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;
 pub use sections::*;
@@ -58,6 +60,8 @@ pub struct Config {
     pub destinations: Vec<Destination>,
     /// Every `[[route]]`, in the order of the file.
     pub routes: Table,
+    /// `[orders]`; `None`: this node keeps no orders.
+    pub orders: Option<OrdersSection>,
     /// `[ops]`.
     pub ops: OpsSection,
     /// `[drain]`.
@@ -139,6 +143,7 @@ impl Config {
             tunnel: document.tunnel,
             destinations: document.destinations.into_iter().map(|(_, d)| d).collect(),
             routes: Table::new(document.routes.into_iter().map(|(_, rule)| rule).collect()),
+            orders: document.orders,
             ops: document.ops,
             drain: document.drain,
             settings: source.settings,

@@ -15,6 +15,7 @@ use crate::intake;
 use crate::routing::{Attribute, Condition, Field, FieldError, Pattern, PatternError, Rule};
 use crate::tunnel;
 
+use super::orders::{self, OrdersSection};
 use super::reader::{Section, keys_of};
 use super::sections::*;
 use super::value::*;
@@ -36,6 +37,7 @@ pub(super) struct Document {
     /// Names of all destinations, also of those that could not be read.
     pub(super) declared: BTreeMap<DestinationName, Vec<usize>>,
     pub(super) routes: Vec<(usize, Rule)>,
+    pub(super) orders: Option<OrdersSection>,
     pub(super) ops: OpsSection,
     pub(super) drain: DrainSection,
 }
@@ -58,6 +60,7 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
         destination
     });
     let routes = s.tables("route", route);
+    let orders = s.maybe_table("orders", orders::section);
     let ops =
         s.table("ops", |s| OpsSection { listen: s.or("listen", "\"127.0.0.1:9480\"", socket) });
     let drain =
@@ -68,7 +71,7 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
     if let Some(tunnel) = &mut tunnel {
         tunnel.limits.drain = drain.timeout;
     }
-    Document { node, dicom, spool, tunnel, destinations, declared, routes, ops, drain }
+    Document { node, dicom, spool, tunnel, destinations, declared, routes, orders, ops, drain }
 }
 
 fn node(s: &mut Section<'_, '_>) -> Option<NodeSection> {

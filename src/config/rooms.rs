@@ -56,6 +56,7 @@ impl Config {
             retention: spool.retention,
             tombstones: spool.tombstones,
             told: self.peers().into_keys().collect(),
+            followed: self.orders.is_some(),
             ..custody::Config::new(self.node.name.clone(), self.node.data.clone())
         }
     }
@@ -111,6 +112,15 @@ impl Config {
     /// What the TLS listener of the DICOM intake shows and asks for; reads the files.
     pub fn intake_tls(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
         match self.dicom.as_ref().and_then(|dicom| dicom.tls.as_ref()) {
+            Some(tls) => server(tls).map(|config| Some(Arc::new(config))),
+            None => Ok(None),
+        }
+    }
+
+    /// What the TLS listener for HL7 shows and asks for; reads the files.
+    pub fn hl7_tls(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+        let hl7 = self.orders.as_ref().and_then(|orders| orders.hl7.as_ref());
+        match hl7.and_then(|hl7| hl7.tls.as_ref()) {
             Some(tls) => server(tls).map(|config| Some(Arc::new(config))),
             None => Ok(None),
         }

@@ -52,6 +52,7 @@ mod view;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -100,6 +101,9 @@ pub struct Config {
     pub tombstones: Duration,
     /// Nodes that are told what becomes of their cargo here: those that a tunnel reaches.
     pub told: BTreeSet<NodeName>,
+    /// Whether somebody follows [`Custody::arrivals`] and says how far ([`Custody::looked_at`]):
+    /// nothing is reclaimed that was not looked at.
+    pub followed: bool,
 }
 
 impl Config {
@@ -114,6 +118,7 @@ impl Config {
             retention: Duration::from_secs(24 * 3600),
             tombstones: Duration::from_secs(400 * 24 * 3600),
             told: BTreeSet::new(),
+            followed: false,
         }
     }
 }
@@ -136,6 +141,8 @@ struct Shared {
     summary: ArcSwap<Summary>,
     room: ArcSwap<RoomLimits>,
     arrived: watch::Sender<u64>,
+    /// Cargo up to this number was looked at by whoever follows arrivals.
+    looked_at: AtomicU64,
 }
 
 /// Proof that a piece of cargo would survive a power cut. Only custody can make one, and the
@@ -331,6 +338,7 @@ impl Custody {
             summary: ArcSwap::default(),
             room: ArcSwap::from_pointee(config.room.clone()),
             arrived: watch::Sender::new(0),
+            looked_at: AtomicU64::new(if config.followed { 0 } else { u64::MAX }),
         });
         let node = config.node.clone();
         let custodian = Custodian::open(config, lock, yard.clone(), shared.clone(), metrics)?;

@@ -1,6 +1,8 @@
 //! Looking at custody, and people's decisions. Everything here goes through the custodian, between
 //! turns; nothing else opens the ledger.
 
+use std::sync::atomic::Ordering;
+
 use tokio::sync::{oneshot, watch};
 
 use super::custodian::{Answer, Custodian, LedgerState, Request};
@@ -438,6 +440,12 @@ impl Custody {
             Ok(ids.into_iter().filter_map(|id| c.arrival(id)).collect())
         })
         .await
+    }
+
+    /// Whoever follows arrivals has looked at all up to this number, and will not ask for them
+    /// again: they may be reclaimed when nothing else keeps them.
+    pub fn looked_at(&self, upto: CargoId) {
+        self.shared.looked_at.store(upto.0, Ordering::Relaxed);
     }
 
     /// Changes whenever cargo has come, or the ledger is ready. A hint to look.

@@ -24,7 +24,7 @@ use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
 use super::segment::Record;
 use super::state::StateName;
 use super::status::Summary;
-use crate::cargo::{DestinationName, Urgency};
+use crate::cargo::{CargoKind, DestinationName, Urgency};
 use crate::clock::{self, Monotonic, Timestamp};
 
 /// How often the disk is looked at and metrics are brought up to date.
@@ -151,7 +151,10 @@ impl Custodian {
         let retention = i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX);
         let until = u64::try_from(wall.0.saturating_sub(retention)).unwrap_or(0);
         let ripe = match &self.ledger {
-            LedgerState::Ready(view) => ripe(view.ledger.keys(b"r", vec![b'r']), until)?,
+            LedgerState::Ready(view) => {
+                let looked_at = self.shared.looked_at.load(Ordering::Relaxed);
+                ripe(view.ledger.keys(b"r", vec![b'r']), until, looked_at)?
+            }
             LedgerState::Building(_) => return Ok(()),
         };
         self.housekeeping.behind = ripe.len() == RECLAIM_MAX;
@@ -161,7 +164,9 @@ impl Custodian {
             let Some(view) = self.view() else { return Ok(()) };
             view.ledger.remove(key)?;
             let Some(row) = view.cargo(id)? else { continue };
-            if row.present && row.is_settled() {
+            // An order that nobody here takes in stays, until somebody does.
+            let taken_in = self.config.followed || row.kind != CargoKind::Order;
+            if row.present && row.is_settled() && taken_in {
                 freed.extend(self.bury(id, &row, wall));
             }
         }
@@ -273,7 +278,7 @@ impl Custodian {
         let keep = i64::try_from(self.config.tombstones.as_millis()).unwrap_or(i64::MAX);
         let until = u64::try_from(wall.0.saturating_sub(keep)).unwrap_or(0);
         let LedgerState::Ready(view) = &self.ledger else { return Ok(()) };
-        let old = ripe(view.ledger.keys(b"f", vec![b'f']), until)?;
+        let old = ripe(view.ledger.keys(b"f", vec![b'f']), until, u64::MAX)?;
         for key in old {
             let id = CargoId(tail_u64(&key));
             let Some(view) = self.view() else { return Ok(()) };
@@ -455,9 +460,14 @@ fn settled(totals: &super::totals::DestinationTotals) -> u64 {
 fn ripe(
     keys: impl Iterator<Item = Result<Vec<u8>, LedgerError>>,
     until: u64,
+    looked_at: u64,
 ) -> Result<Vec<Vec<u8>>, LedgerError> {
     let end = Key::of(0xff).u64(until.saturating_add(1)).done();
-    keys.take(RECLAIM_MAX)
-        .take_while(|key| key.as_ref().map_or(true, |k| k[1..9] < end[1..9]))
+    // What is not looked at yet stays: the end of a key is the number of its piece.
+    let seen =
+        |key: &Result<Vec<u8>, _>| key.as_ref().map_or(true, |key| tail_u64(key) <= looked_at);
+    keys.take_while(|key| key.as_ref().map_or(true, |k| k[1..9] < end[1..9]))
+        .filter(seen)
+        .take(RECLAIM_MAX)
         .collect()
 }

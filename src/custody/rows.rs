@@ -84,14 +84,14 @@ impl CargoRow {
     /// True when nothing more will happen by itself and the bytes may go after retention.
     pub(super) fn is_settled(&self) -> bool {
         match self.kind {
-            CargoKind::Note if self.duties.is_empty() => true,
+            kind if kind.is_for_this_node() && self.duties.is_empty() => true,
             _ => !self.duties.is_empty() && self.duties.iter().all(|d| d.state.is_settled()),
         }
     }
 
     /// True when it has no destination and a later rule may give it one.
     pub(super) fn is_unrouted(&self) -> bool {
-        self.present && self.duties.is_empty() && self.kind != CargoKind::Note
+        self.present && self.duties.is_empty() && !self.kind.is_for_this_node()
     }
 }
 

@@ -4,6 +4,7 @@ use super::ack::{Condition, Refusal};
 use super::datatype::value;
 use super::message::Message;
 use super::path::Location;
+use super::time::TimeStamp;
 
 /// What MSH says, as text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +17,8 @@ pub struct Header {
     pub receiving_application: String,
     /// Receiving facility (MSH-6.1).
     pub receiving_facility: String,
+    /// Date and time of the message (MSH-7).
+    pub sent_at: TimeStamp,
     /// Message code (MSH-9.1): `OMI`.
     pub code: String,
     /// Trigger event (MSH-9.2): `O23`.
@@ -112,6 +115,7 @@ impl Header {
             sending_facility: text(4, 1),
             receiving_application: text(5, 1),
             receiving_facility: text(6, 1),
+            sent_at: TimeStamp::new(&text(7, 1)),
             code: text(9, 1).to_ascii_uppercase(),
             trigger: text(9, 2).to_ascii_uppercase(),
             structure: text(9, 3),

@@ -5,6 +5,7 @@
 //! within the time that `[drain] timeout` states, whatever the peers do; what is not delivered by
 //! then stays in custody.
 
+mod orders;
 mod reload;
 mod router;
 mod supervisor;
@@ -29,6 +30,7 @@ use crate::delivery::Destination;
 use crate::intake;
 use crate::metrics::Metrics;
 use crate::ops;
+use crate::orders::registrar;
 use crate::tunnel::{self, Tunnel};
 
 use reload::{Senders, digest_of};
@@ -93,6 +95,8 @@ pub struct Node {
     /// Ends when the last sender has ended.
     senders: Option<JoinHandle<()>>,
     tunnel: Option<Arc<Tunnel>>,
+    /// Ends when every HL7 connection has ended.
+    hl7: Option<JoinHandle<()>>,
     reloads: mpsc::Receiver<ops::ReloadRequest>,
     addresses: Addresses,
     accepting: CancellationToken,
@@ -116,6 +120,10 @@ pub struct Addresses {
     pub dicom_tls: Option<SocketAddr>,
     /// Tunnel (UDP).
     pub tunnel: Option<SocketAddr>,
+    /// HL7.
+    pub hl7: Option<SocketAddr>,
+    /// HL7 over TLS.
+    pub hl7_tls: Option<SocketAddr>,
     /// Ops.
     pub ops: Option<SocketAddr>,
 }
@@ -147,6 +155,14 @@ impl Node {
         let token = sending.child_token();
         let (destinations, wanted) = watch::channel(config.delivery()?);
         let delivery = Senders::start(&wanted, &custody, &metrics, &token);
+        let asking = CancellationToken::new();
+        let mut tasks = Vec::new();
+        let desk = config.registrar().map(|registrar| {
+            let (custody, metrics) = (custody.clone(), metrics.clone());
+            let (desk, task) = registrar::start(registrar, custody, metrics, asking.clone());
+            tasks.push(task);
+            desk
+        });
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
             custody: custody.clone(),
@@ -154,6 +170,7 @@ impl Node {
             routes,
             tunnel: tunnel.clone(),
             delivery: ArcSwap::new(delivery.clone()),
+            orders: desk,
             reload,
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),
@@ -181,11 +198,12 @@ impl Node {
                 ..Addresses::default()
             },
             tunnel,
+            hl7: None,
             reloads,
             accepting,
             sending,
-            asking: CancellationToken::new(),
-            tasks: Vec::new(),
+            asking,
+            tasks,
         };
         node.listen(router).await?;
         node.tasks.push(tokio::spawn(router::route_unrouted(node.view.clone())));
@@ -200,6 +218,13 @@ impl Node {
             StartError::Listen { what: "the control socket below [node] data".into(), source }
         })?;
         self.serve_ops(ops_listener, control);
+        if let Some(desk) = self.view.orders.clone() {
+            let (metrics, accepting) = (self.metrics.clone(), self.accepting.clone());
+            if let Some(hl7) = orders::listen(&self.config, desk, metrics, accepting).await? {
+                (self.addresses.hl7, self.addresses.hl7_tls) = (hl7.plain, hl7.tls);
+                self.hl7 = Some(hl7.task);
+            }
+        }
         let Some(section) = self.config.intake() else { return Ok(()) };
         let plain = match section.listen {
             Some(address) => Some(bind("DICOM", address).await?),
@@ -277,6 +302,9 @@ impl Node {
     async fn drain(&mut self) {
         while self.metrics.associations.get() > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if let Some(hl7) = self.hl7.take() {
+            let _ = hl7.await;
         }
         self.sending.cancel();
         if let Some(senders) = self.senders.take() {

@@ -10,6 +10,9 @@
 //! | `POST /explain` | `{"study": UID}` | one [`StudyExplanation`] per distinct outcome |
 //! | `POST /verify` | | [`Verified`] |
 //! | `POST /confirm-clock` | | `{"confirmed": true}` |
+//! | `GET /orders?state=WORD&limit=N`, `GET /missing` | | open cases |
+//! | `POST /order`, `POST /case` | `{"number"}`, `{"study"}` | all that is known of it |
+//! | `POST /order/add`, `POST /order/cancel`, `POST /link` | what is to change | in words |
 //! | `POST /reload` | | what was applied, or 422 with what is wrong |
 
 use std::io;
@@ -88,7 +91,7 @@ pub struct Verified {
 
 /// The caller, as the kernel names it.
 #[derive(Debug, Clone)]
-struct Caller(String);
+pub(super) struct Caller(pub(super) String);
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
@@ -130,6 +133,7 @@ pub async fn serve(listener: UnixListener, view: Arc<View>, shutdown: Cancellati
         .route("/verify", post(verify))
         .route("/confirm-clock", post(confirm_clock))
         .route("/reload", post(reload))
+        .merge(super::orders::routes())
         .with_state(view)
         .into_make_service_with_connect_info::<Caller>();
     let served = axum::serve(listener, router)

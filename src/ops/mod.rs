@@ -6,6 +6,7 @@
 //!   ask; what changes something is recorded with the caller's system user.
 
 pub mod control;
+mod orders;
 pub mod pages;
 pub mod status;
 
@@ -20,6 +21,7 @@ use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
+use crate::orders::registrar::Desk;
 use crate::routing::Table;
 use crate::tunnel::Tunnel;
 
@@ -36,6 +38,8 @@ pub struct View {
     pub tunnel: Option<Arc<Tunnel>>,
     /// Its senders.
     pub delivery: ArcSwap<Delivery>,
+    /// Where orders are kept, if they are.
+    pub orders: Option<Desk>,
     /// Asks the node to read its configuration again; the answer comes in words.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// When it started.

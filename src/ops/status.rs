@@ -6,6 +6,7 @@ use crate::custody::Summary;
 use crate::custody::state::StateName;
 
 use super::View;
+use crate::orders::registrar::Counts;
 
 /// A node at a glance.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -28,6 +29,8 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// DICOM associations open now.
     pub associations: u64,
+    /// Orders and evidence; absent where none are kept.
+    pub orders: Option<Counts>,
 }
 
 /// The spool at a glance.
@@ -131,6 +134,10 @@ impl Status {
             },
             destinations: destinations(view, &summary),
             peers: peers(view),
+            orders: match &view.orders {
+                Some(desk) => desk.counts().await.ok(),
+                None => None,
+            },
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }

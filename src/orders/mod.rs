@@ -1,7 +1,8 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure throughout: no I/O, no tasks, no clock; time and events come as arguments, decisions go
-//! out as values. A driver owns all of this state, stores it durably in custody, and acts.
+//! Pure but for [`registrar`]: no I/O, no tasks, no clock; time and events come as arguments,
+//! decisions go out as values. The registrar owns all of this state, stores it durably in custody,
+//! and acts.
 //!
 //! ```text
 //!  messages ──▶ history ──▶ order ──┐ matching ◀── study facts
@@ -29,6 +30,7 @@ pub mod notice;
 pub mod numbering;
 pub mod order;
 pub mod recall;
+pub mod registrar;
 pub mod tally;
 pub mod verdict;
 pub mod words;

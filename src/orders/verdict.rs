@@ -78,6 +78,13 @@ impl What {
         self <= Self::NoOrder
     }
 
+    /// The one that documents call so.
+    pub fn named(word: &str) -> Option<Self> {
+        let all = (0..=15).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok());
+        all.into_iter()
+            .find(|what| serde_json::to_value(what).is_ok_and(|own| own.as_str() == Some(word)))
+    }
+
     /// Whether it tells how far the images are.
     pub fn is_progress(self) -> bool {
         matches!(

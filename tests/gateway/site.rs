@@ -139,7 +139,7 @@ impl Site {
             dir: self.path().into(),
             sections: BTreeMap::new(),
             tables: Vec::new(),
-            ports: [0; 4].map(port),
+            ports: [0; 5].map(port),
             environment: Vec::new(),
             wrapper: Vec::new(),
         }
@@ -180,6 +180,7 @@ pub(crate) enum Port {
     DicomTls,
     Tunnel,
     Ops,
+    Hl7,
 }
 
 /// A node's configuration before it is written.
@@ -189,7 +190,7 @@ pub(crate) struct Plan {
     dir: PathBuf,
     sections: BTreeMap<String, String>,
     tables: Vec<(String, String)>,
-    ports: [u16; 4],
+    ports: [u16; 5],
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
 }
@@ -231,6 +232,16 @@ impl Plan {
             self.port(Port::Dicom)
         );
         self.set("dicom", &listen)
+    }
+
+    /// Keeps orders, and takes them by HL7 from this machine.
+    pub(crate) fn orders(self) -> Self {
+        let listen = format!(
+            "listen = \"127.0.0.1:{}\"\nallow = [\"127.0.0.1\"]\nprocessing_ids = [\"P\", \"T\"]",
+            self.port(Port::Hl7)
+        );
+        self.set("orders", "patient_issuer = \"SITE\"\ntime_zone = \"Asia/Tokyo\"")
+            .set("orders.hl7", &listen)
     }
 
     fn keys(self) -> Self {

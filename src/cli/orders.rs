@@ -1,0 +1,339 @@
+//! `hikyaku order`, `orders`, `missing`, `link`: what is known of orders, and what lacks.
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::ask::{ask, cell};
+use super::table::{say, table};
+use super::{Failure, Outcome, Target, print_json};
+
+/// `hikyaku order …`
+#[derive(Debug, Subcommand)]
+pub(super) enum Order {
+    /// Enter an order, or change one
+    ///
+    /// For what comes by telephone or on paper. What is not given stays as it was. Recorded with the
+    /// system user.
+    ///
+    /// Example: hikyaku order add P4711 --accession A1 --patient-id 12345 --modality CT
+    Add(Box<Add>),
+    /// Cancel an order of this node: its images are not expected any more
+    Cancel(Cancel),
+    /// List open orders and how far their images are
+    List(Orders),
+    /// Show everything that is known of an order, in the order of time
+    Show(Show),
+}
+
+/// `hikyaku order add`
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// Order number
+    number: String,
+    /// Accession number
+    #[arg(long, default_value = "", hide_default_value = true)]
+    accession: String,
+    /// Study Instance UID
+    #[arg(long, value_name = "UID", default_value = "", hide_default_value = true)]
+    study: String,
+    /// Patient ID
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    patient_id: String,
+    /// Who gives the patient ID; without it, this site
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    patient_issuer: String,
+    /// Patient's name as DICOM writes it, such as YAMADA^TARO
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    patient_name: String,
+    /// Birth date, YYYYMMDD
+    #[arg(long, value_name = "DATE", default_value = "", hide_default_value = true)]
+    birth_date: String,
+    /// M, F or O
+    #[arg(long, default_value = "", hide_default_value = true)]
+    sex: String,
+    /// Modality, such as CT
+    #[arg(long, default_value = "", hide_default_value = true)]
+    modality: String,
+    /// What is to be done
+    #[arg(long, default_value = "", hide_default_value = true)]
+    procedure: String,
+    /// When, such as 2026-11-22T13:00:00+09:00
+    #[arg(long, value_name = "TIME", default_value = "", hide_default_value = true)]
+    scheduled: String,
+    /// How soon
+    #[arg(long, value_parser = ["stat", "urgent", "routine", "bulk"])]
+    urgency: Option<String>,
+    /// Why it is asked for
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// What the reader should know
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    history: String,
+    /// Allergies
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    allergies: String,
+    /// The department that asks
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    department: String,
+    /// Whom to call
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    contact: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// `hikyaku order cancel`
+#[derive(Debug, Args)]
+pub(super) struct Cancel {
+    /// Order number
+    number: String,
+    /// Why; recorded with the system user
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// `hikyaku order show`
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Order number
+    number: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// `hikyaku orders`
+#[derive(Debug, Args)]
+pub(super) struct Orders {
+    /// Only those that stand so: due, arriving, short, overdue, presumed-complete, complete,
+    /// reopened, patient-mismatch, accession-mismatch
+    #[arg(long, value_name = "WORD")]
+    state: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// `hikyaku missing`
+#[derive(Debug, Args)]
+pub(super) struct Missing {
+    /// At most this many
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// `hikyaku link`
+#[derive(Debug, Args)]
+pub(super) struct Link {
+    /// Study Instance UID
+    study: String,
+    /// Order number; `none`: it belongs to no order, whatever its numbers say
+    order: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Order {
+    pub(super) fn run(self) -> Outcome {
+        match self {
+            Self::Add(add) => add.run(),
+            Self::Cancel(cancel) => cancel.run(),
+            Self::List(list) => list.run(),
+            Self::Show(show) => show.run(),
+        }
+    }
+}
+
+impl Add {
+    fn run(self) -> Outcome {
+        let order = json!({
+            "number": self.number,
+            "accession": self.accession,
+            "study": self.study,
+            "patient_id": self.patient_id,
+            "patient_issuer": self.patient_issuer,
+            "patient_name": self.patient_name,
+            "birth_date": self.birth_date,
+            "sex": self.sex,
+            "modality": self.modality,
+            "procedure": self.procedure,
+            "scheduled": self.scheduled,
+            "urgency": self.urgency,
+            "reason": self.reason,
+            "history": self.history,
+            "allergies": self.allergies,
+            "department": self.department,
+            "contact": self.contact,
+        });
+        let answer: Value = ask(&self.target, Method::POST, "/order/add", Some(&order))?;
+        match self.target.json {
+            true => print_json(&answer),
+            false => say(&format!("order {} is entered", cell(&answer["number"]))),
+        }
+    }
+}
+
+impl Cancel {
+    fn run(self) -> Outcome {
+        let body = json!({ "number": self.number, "reason": self.reason });
+        let answer: Value = ask(&self.target, Method::POST, "/order/cancel", Some(&body))?;
+        match self.target.json {
+            true => print_json(&answer),
+            false => say(&format!("order {} is cancelled", cell(&answer["number"]))),
+        }
+    }
+}
+
+impl Show {
+    fn run(self) -> Outcome {
+        let body = json!({ "number": self.number });
+        let orders: Vec<Value> = ask(&self.target, Method::POST, "/order", Some(&body))?;
+        if orders.is_empty() {
+            return Err(Failure::Failed(format!("no order {} is known here", self.number)));
+        }
+        if self.target.json {
+            return print_json(&orders);
+        }
+        say(&orders.iter().map(order_words).collect::<Vec<_>>().join("\n\n"))
+    }
+}
+
+fn order_words(order: &Value) -> String {
+    let (key, c) = (&order["key"], &order["content"]);
+    let mut out = format!(
+        "order {} of {}: {}\n",
+        cell(&key["number"]),
+        cell(&key["origin"]),
+        cell(&order["state"])
+    );
+    let patient = &c["patient"];
+    let list = |values: &Value, field: Option<&str>| {
+        let values = values.as_array().map_or(&[][..], Vec::as_slice);
+        let shown = values.iter().map(|v| cell(field.map_or(v, |f| &v[f])));
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    for (name, value) in [
+        ("accession", cell(&c["accession"]["id"])),
+        (
+            "patient",
+            format!("{} {}", list(&patient["ids"], Some("id")), list(&patient["names"], None)),
+        ),
+        ("modality", cell(&c["modality"])),
+        ("scheduled", cell(&c["scheduled"])),
+        ("urgency", cell(&c["urgency"])),
+        ("studies", list(&c["studies"], None)),
+        ("reason", cell(&c["clinical"]["reason"])),
+        ("history", cell(&c["clinical"]["history"])),
+        ("allergies", cell(&c["clinical"]["allergies"])),
+        ("department", cell(&c["clinical"]["department"])),
+        ("contact", cell(&c["clinical"]["contact"])),
+    ] {
+        if !value.trim().is_empty() && value != "-" {
+            out.push_str(&format!("  {name}: {}\n", value.replace('\n', "\n    ")));
+        }
+    }
+    if let Some(reason) = order["standing"]["reason"]["en"].as_str() {
+        out.push_str(&format!("  {reason}\n"));
+    }
+    for study in order["studies"].as_array().into_iter().flatten() {
+        let reason = cell(&study["reason"]["en"]);
+        out.push_str(&format!("  study {}: {reason}\n", cell(&study["study"])));
+    }
+    out.push_str(&events(&order["story"]));
+    out.trim_end().to_owned()
+}
+
+/// What happened, one line each.
+fn events(story: &Value) -> String {
+    let line = |e: &Value| {
+        let by = cell(&e["by"]);
+        let by = if by.is_empty() { String::new() } else { format!(" ({by})") };
+        format!("  {}  {}{by}\n", cell(&e["at"]), cell(&e["what"]))
+    };
+    story.as_array().into_iter().flatten().map(line).collect()
+}
+
+/// The story of a study, for `hikyaku study`.
+pub(super) fn case_words(case: &Value) -> String {
+    let mut out = format!("study {} of {}\n", cell(&case["study"]), cell(&case["origin"]));
+    for finding in case["findings"].as_array().into_iter().flatten() {
+        let reason = cell(&finding["reason"]["en"]);
+        out.push_str(&format!("  {}: {reason}\n", cell(&finding["what"])));
+    }
+    for missing in case["missing"].as_array().into_iter().flatten() {
+        out.push_str(&format!("  lacks {} ({})\n", cell(&missing["sop"]), cell(&missing["by"])));
+    }
+    out.push_str(&events(&case["story"]));
+    out.trim_end().to_owned()
+}
+
+impl Orders {
+    pub(super) fn run(self) -> Outcome {
+        let state = self.state.as_ref().map(|s| format!("&state={s}")).unwrap_or_default();
+        let path = format!("/orders?limit={}{state}", self.limit);
+        let rows: Vec<Value> = ask(&self.target, Method::GET, &path, None)?;
+        if self.target.json {
+            return print_json(&rows);
+        }
+        if rows.is_empty() {
+            return say("no open orders");
+        }
+        say(&of_rows(&rows))
+    }
+}
+
+impl Missing {
+    pub(super) fn run(self) -> Outcome {
+        let path = format!("/missing?limit={}", self.limit);
+        let rows: Vec<Value> = ask(&self.target, Method::GET, &path, None)?;
+        match self.target.json {
+            true => print_json(&rows)?,
+            false if rows.is_empty() => return say("nothing is missing"),
+            false => say(&of_rows(&rows))?,
+        }
+        match rows.len() {
+            0 => Ok(()),
+            n => Err(Failure::Found(format!("{n} studies or orders need attention"))),
+        }
+    }
+}
+
+fn of_rows(rows: &[Value]) -> String {
+    let row = |r: &Value| {
+        let n = match r["expected"].as_u64() {
+            Some(m) => format!("{}/{m}", cell(&r["arrived"])),
+            None => format!("{}/?", cell(&r["held"])),
+        };
+        vec![
+            cell(&r["headline"]),
+            n,
+            cell(&r["origin"]),
+            cell(&r["order"]),
+            cell(&r["accession"]),
+            cell(&r["modality"]),
+            cell(&r["since"]),
+            cell(&r["study"]),
+            cell(&r["reason"]["en"]),
+        ]
+    };
+    let head = ["STATE", "IMAGES", "ORIGIN", "ORDER", "ACCESSION", "MOD", "SINCE", "STUDY", "WHY"];
+    table(&head, &rows.iter().map(row).collect::<Vec<_>>())
+}
+
+impl Link {
+    pub(super) fn run(self) -> Outcome {
+        let order = Some(&self.order).filter(|order| *order != "none");
+        let body = json!({ "study": self.study, "order": order });
+        let answer: Value = ask(&self.target, Method::POST, "/link", Some(&body))?;
+        match self.target.json {
+            true => print_json(&answer),
+            false => say(&format!("linked; {}", cell(&answer["now"]))),
+        }
+    }
+}

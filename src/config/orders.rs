@@ -1,0 +1,179 @@
+//! `[orders]`: what is known of orders, when images are called late or complete, and HL7 in.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use toml::de::DeValue;
+
+use crate::hl7::charset::{Charset, CharsetRule};
+use crate::hl7::header::Accepts;
+use crate::hl7::inbound;
+use crate::hl7::order::OrderFields;
+use crate::hl7::path::Path as FieldPath;
+use crate::intake::Network;
+use crate::intake::mllp::MllpConfig;
+use crate::orders::judge::Rules;
+use crate::orders::registrar;
+
+use super::Config;
+use super::read::Document;
+use super::reader::Section;
+use super::sections::ServerTls;
+use super::source::Source;
+use super::value::*;
+
+/// `[orders]`: orders, evidence and gaps. Present: this node keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrdersSection {
+    /// Times and choices.
+    pub rules: Rules,
+    /// Who gives this site's patient numbers; empty: not known.
+    pub patient_issuer: String,
+    /// Where the times of a message are local that states no offset.
+    pub zone: TimeZone,
+    /// `[orders.hl7]`; `None`: no orders come by HL7.
+    pub hl7: Option<Hl7Section>,
+}
+
+/// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hl7Section {
+    /// Plain listener. One of the two is there.
+    pub listen: Option<SocketAddr>,
+    /// TLS listener; only together with `tls`.
+    pub tls_listen: Option<SocketAddr>,
+    /// Certificate of the TLS listener.
+    pub tls: Option<ServerTls>,
+    /// How messages are read.
+    pub rules: inbound::Rules,
+    /// Who may send, and limits.
+    pub mllp: MllpConfig,
+}
+
+pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
+    let rules = Rules {
+        settle: s.or("settle", "\"1m\"", duration),
+        quiet: s.or("quiet", "\"10m\"", duration),
+        overdue: s.or("overdue", "\"1h\"", duration),
+        orders_expected: s.or("expected", "true", boolean),
+        ..Rules::default()
+    };
+    let patient_issuer = s.maybe("patient_issuer", text).unwrap_or_default();
+    let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
+    let hl7 = s.maybe_table("hl7", hl7);
+    Some(OrdersSection { rules, patient_issuer, zone, hl7 })
+}
+
+fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
+    let listen = s.maybe("listen", socket);
+    let tls_listen = s.maybe("tls_listen", socket);
+    let tls = s.maybe_table("tls", |s| {
+        let (certificate, key) = (s.need_path("certificate"), s.need_path("key"));
+        let trust = s.maybe_path("trust");
+        Some(ServerTls { certificate: certificate?, key: key?, trust })
+    });
+    let allow = s.need_one_or_list("allow", network).unwrap_or_default();
+    let charset = CharsetRule {
+        default: s.or("charset", "\"ASCII\"", charset),
+        always: s.maybe("charset_always", charset),
+    };
+    let default = Accepts::default();
+    let processing_ids = s.one_or_list("processing_ids", text).unwrap_or(default.processing_ids);
+    let accepts = Accepts { processing_ids, ..default };
+    let fields = s.table("fields", fields);
+    let mllp = s.table("limits", |s| limits(s, allow));
+    let rules = inbound::Rules { charset, accepts, fields };
+    Some(Hl7Section { listen, tls_listen, tls, rules, mllp })
+}
+
+fn fields(s: &mut Section<'_, '_>) -> OrderFields {
+    let default = OrderFields::default();
+    OrderFields {
+        accession: s.one_or_list("accession", field).unwrap_or(default.accession),
+        study_uid: s.one_or_list("study_uid", field).unwrap_or(default.study_uid),
+        scheduled_at: s.one_or_list("scheduled_at", field).unwrap_or(default.scheduled_at),
+    }
+}
+
+fn limits(s: &mut Section<'_, '_>, allow: Vec<Network>) -> MllpConfig {
+    MllpConfig {
+        allow,
+        connections: s.or("connections", "32", count(1..=10_000)) as usize,
+        connections_per_address: s.or("connections_per_address", "8", count(1..=10_000)) as usize,
+        message: usize::try_from(s.or("message", "\"1 MiB\"", size(4096..=16 << 20)))
+            .unwrap_or(1 << 20),
+        message_time: s.or("message_time", "\"60s\"", duration),
+        idle: s.or("idle", "\"1d\"", duration),
+    }
+}
+
+fn field(value: &DeValue<'_>) -> Result<FieldPath, Wrong> {
+    let written = text(value)?;
+    let advice = "a place in a message looks like OBR-18 or ORC-7.4";
+    written.parse().map_err(|e| wrong(format!("\"{written}\" cannot be taken: {e}"), advice))
+}
+
+fn charset(value: &DeValue<'_>) -> Result<Charset, Wrong> {
+    let written = text(value)?;
+    let advice = "HL7 names are ASCII, 8859/1, UNICODE UTF-8, ISO IR87, SHIFT_JIS";
+    written.parse().map_err(|e| wrong(format!("{e}"), advice))
+}
+
+fn time_zone(value: &DeValue<'_>) -> Result<TimeZone, Wrong> {
+    let written = text(value)?;
+    let advice = "write a zone of the IANA database, such as Asia/Tokyo";
+    TimeZone::get(&written).map_err(|_| wrong(format!("\"{written}\" is no time zone"), advice))
+}
+
+/// Reports what does not fit together.
+pub(super) fn check(source: &mut Source<'_>, document: &Document) {
+    let Some(orders) = &document.orders else { return };
+    let rules = &orders.rules;
+    if rules.settle > rules.quiet {
+        source.problem(
+            "orders.settle",
+            "is longer than orders.quiet",
+            "a gap is told after settle, and nothing is presumed before quiet: make it shorter",
+        );
+    }
+    let day = Duration::from_secs(24 * 3600);
+    if rules.settle > day || rules.quiet > 30 * day || rules.overdue > 365 * day {
+        source.problem(
+            "orders",
+            "waits too long",
+            "settle: 1 day, quiet: 30, overdue: 365 at most",
+        );
+    }
+    let Some(hl7) = &orders.hl7 else { return };
+    if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
+        source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");
+    }
+    if hl7.tls_listen.is_some() && !source.has_key("orders.hl7.tls") {
+        source.problem(
+            "orders.hl7.tls_listen",
+            "has no certificate",
+            "write tls = { certificate = \"…\", key = \"…\" }",
+        );
+    }
+    if hl7.tls.is_some() && hl7.tls_listen.is_none() {
+        source.warning("orders.hl7.tls", "is not used", "write tls_listen, or leave tls out");
+    }
+}
+
+impl Config {
+    /// What the registrar is started with.
+    pub fn registrar(&self) -> Option<registrar::Config> {
+        let orders = self.orders.as_ref()?;
+        let peers = self.peers().into_iter();
+        let peers = peers.flat_map(|(name, relay)| std::iter::once(name).chain(relay.to_vec()));
+        Some(registrar::Config {
+            node: self.node.name.clone(),
+            peers: peers.collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
+            rules: orders.rules.clone(),
+            patient_issuer: orders.patient_issuer.clone(),
+            hl7: orders.hl7.as_ref().map(|hl7| hl7.rules.clone()).unwrap_or_default(),
+            zone: orders.zone.clone(),
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! What the registrar shows: everything that is known of an order or a study, in the order of
+//! time.
+
+use serde::Serialize;
+
+use super::cases::CANDIDATES_MAX;
+use super::record::{
+    CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn, evidence, order_of_study,
+};
+use super::roll::word;
+use super::store::Stopped;
+use super::{Registrar, Row};
+use crate::clock::Timestamp;
+use crate::orders::evidence::Statement;
+use crate::orders::history::Message;
+use crate::orders::matching::{Link, Match, StudyFacts};
+use crate::orders::order::{Action, Order, OrderKey};
+use crate::orders::verdict::{Finding, Missing};
+use crate::orders::words::Language;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`.
+    pub kind: &'static str,
+    /// What, in words.
+    pub what: String,
+    /// Who said it or did it; empty: this node.
+    pub by: String,
+}
+
+/// An order and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OrderStory {
+    /// As it stands.
+    #[serde(flatten)]
+    pub order: Order,
+    /// When this node heard of it first.
+    pub entered_at: Timestamp,
+    /// How it stands without a study.
+    pub standing: Option<Standing>,
+    /// Its studies.
+    pub studies: Vec<Row>,
+    /// What was said of it.
+    pub story: Vec<Event>,
+}
+
+/// A study and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CaseStory {
+    /// What its headers say.
+    #[serde(flatten)]
+    pub facts: StudyFacts,
+    /// Where it belongs.
+    pub matched: Match,
+    /// The person who said so.
+    pub link: Option<Link>,
+    /// How it stands.
+    pub standing: Option<Standing>,
+    /// Everything that was found, gravest first.
+    pub findings: Vec<Finding>,
+    /// Every instance that lacks.
+    pub missing: Vec<Missing>,
+    /// What happened, in the order of time.
+    pub story: Vec<Event>,
+}
+
+impl Registrar {
+    /// How a case stands, in words.
+    pub(super) fn roll_words(&self, case: &CaseId) -> String {
+        match self.roll.standing(case) {
+            Some(s) => s.reason.text(Language::English),
+            None => "nothing is open any more".into(),
+        }
+    }
+
+    pub(super) async fn order_story(&self, number: &str) -> Result<Vec<OrderStory>, Stopped> {
+        let mut all = Vec::new();
+        for origin in self.origins() {
+            let key = OrderKey { origin, number: number.to_owned() };
+            let record = self.store.get::<OrderRecord>(super::record::order_key(&key)).await?;
+            let Some(record) = record else { continue };
+            let term = order_of_study(&key);
+            let studies: Vec<Dossier> = self.store.with(&term, b's', CANDIDATES_MAX).await?;
+            all.push(OrderStory {
+                order: record.history.order(),
+                entered_at: record.entered_at,
+                standing: record.own_standing().cloned(),
+                studies: studies.iter().filter_map(Row::of_study).collect(),
+                story: told(&record),
+            });
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn study_story(
+        &mut self,
+        uid: &str,
+        now: Timestamp,
+    ) -> Result<Vec<CaseStory>, Stopped> {
+        let mut all = Vec::new();
+        for origin in self.origins() {
+            let id = StudyRef { origin, study: uid.to_owned() };
+            let Some((dossier, verdict)) = self.verdict(&id, now).await? else { continue };
+            let mut story = self.happened(&id, &dossier).await?;
+            if let Some(key) = dossier.matched.order()
+                && let Some(record) = self.store.get(super::record::order_key(key)).await?
+            {
+                story.extend(told(&record));
+            }
+            story.sort();
+            all.push(CaseStory {
+                facts: dossier.facts,
+                matched: dossier.matched,
+                link: dossier.link,
+                standing: dossier.standing,
+                findings: verdict.findings,
+                missing: verdict.missing,
+                story,
+            });
+        }
+        Ok(all)
+    }
+
+    async fn happened(&self, id: &StudyRef, dossier: &Dossier) -> Result<Vec<Event>, Stopped> {
+        let mut events = Vec::new();
+        let own = String::new;
+        if dossier.instances > 0 {
+            let by = dossier.senders.join(", ");
+            let what = "the first image came".into();
+            events.push(Event { at: dossier.first_at, kind: "image", what, by });
+        }
+        let said: Vec<Statement> =
+            self.store.below(&evidence(id), dossier.statements as usize).await?;
+        for s in said {
+            let n: usize = s.lists().iter().map(|l| l.instances.len()).sum();
+            let what = format!("{} names {n} instances", s.id);
+            events.push(Event { at: s.last_at, kind: "evidence", what, by: s.source });
+        }
+        events.extend(dossier.turns.iter().map(|Turn { at, headline, reason, .. }| {
+            let what = format!("{}: {}", word(*headline), reason.text(Language::English));
+            Event { at: *at, kind: "verdict", what, by: own() }
+        }));
+        events.extend(dossier.link.iter().map(|link| {
+            let what = match &link.order {
+                Some(order) => format!("linked to order {}", order.number),
+                None => "linked to no order".into(),
+            };
+            Event { at: link.at, kind: "decision", what, by: link.by.clone() }
+        }));
+        Ok(events)
+    }
+}
+
+/// What was said of an order.
+fn told(record: &OrderRecord) -> Vec<Event> {
+    let event = |m: &Message| {
+        let what = match &m.action {
+            Action::New(_) => "ordered",
+            Action::Change(_) => "changed",
+            Action::Cancel(_) => "cancelled",
+            Action::Discontinue(_) => "discontinued",
+            Action::Status(_) => "status told",
+            Action::Update(_) => "patient updated",
+            Action::Merge(..) => "patient merged",
+        };
+        let what = format!("order {} {what}", record.key().number);
+        Event { at: m.stamp.heard, kind: "order", what, by: m.source.clone() }
+    };
+    record.history.messages().iter().map(event).collect()
+}

@@ -1,0 +1,410 @@
+//! Studies in memory, and verdicts.
+//!
+//! A study is read once and then kept while it is in use, with its tally and its last page, so that
+//! an image costs what its study's tally costs. At most [`STUDIES_MAX`] studies and
+//! [`INSTANCES_MAX`] instances stay; those not used for longest go first, and never one that this
+//! turn has changed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::record::{
+    CURSOR, CaseId, Dossier, OrderRecord, PAGE_INSTANCES, SENDERS_MAX, Standing, StudyRef,
+    TURNS_MAX, Turn, entry, evidence, order_key, order_of_study, page_entry, pages, study_key,
+    study_numbers,
+};
+use super::roll::Row;
+use super::store::{Stopped, Store};
+use super::{ARRIVALS_MAX, Registrar, header};
+use crate::cargo::CargoKind;
+use crate::clock::Timestamp;
+use crate::custody::{Arrival, CargoId};
+use crate::dicom::header::{Header, Reading, read};
+use crate::orders::evidence::Statement;
+use crate::orders::instance::Instance;
+use crate::orders::judge::{Case, Rules, judge};
+use crate::orders::matching::{Match, order_of};
+use crate::orders::order::{Order, OrderKey};
+use crate::orders::tally::Tally;
+use crate::orders::verdict::Verdict;
+
+/// Most studies in memory.
+const STUDIES_MAX: usize = 256;
+/// Most instances of them together.
+const INSTANCES_MAX: usize = 200_000;
+/// Bytes of an image that are looked at.
+const HEAD_BYTES: usize = 64 << 10;
+/// Bytes of an image whose header is longer.
+const LONG_HEAD_BYTES: usize = 1 << 20;
+/// Orders that one number of a study may find.
+pub(super) const CANDIDATES_MAX: usize = 64;
+
+/// A study in memory.
+#[derive(Debug)]
+pub(super) struct OpenStudy {
+    pub(super) dossier: Dossier,
+    pub(super) tally: Tally,
+    last_page: Vec<Instance>,
+    used: u64,
+    changed: bool,
+}
+
+/// The studies in memory.
+#[derive(Debug, Default)]
+pub(super) struct Cases {
+    open: HashMap<StudyRef, OpenStudy>,
+    turn: u64,
+}
+
+impl Cases {
+    /// Lays what this turn has changed over the book.
+    pub(super) fn write(&mut self, store: &mut Store) {
+        for study in self.open.values_mut().filter(|s| s.changed) {
+            study.changed = false;
+            store.put(study.dossier.entry());
+        }
+    }
+
+    /// Lets go of what was not used for longest.
+    pub(super) fn forget_some(&mut self) {
+        self.turn += 1;
+        let size = |s: &OpenStudy| s.dossier.instances as usize;
+        let mut instances: usize = self.open.values().map(size).sum();
+        if self.open.len() <= STUDIES_MAX && instances <= INSTANCES_MAX {
+            return;
+        }
+        let mut by_use: Vec<(u64, StudyRef)> =
+            self.open.iter().map(|(id, s)| (s.used, id.clone())).collect();
+        by_use.sort();
+        for (_, id) in by_use {
+            if self.open.len() <= STUDIES_MAX / 2 && instances <= INSTANCES_MAX / 2 {
+                break;
+            }
+            instances -= self.open.remove(&id).as_ref().map_or(0, size);
+        }
+    }
+}
+
+impl OpenStudy {
+    fn new(study: &StudyRef, at: Timestamp) -> Self {
+        let dossier = Dossier::new(study, at);
+        let tally = Tally::default();
+        Self { dossier, tally, last_page: Vec::new(), used: 0, changed: true }
+    }
+
+    async fn read(dossier: Dossier, store: &Store) -> Result<Self, Stopped> {
+        let study = dossier.study();
+        let mut tally = Tally::default();
+        let count = (dossier.instances as usize).div_ceil(PAGE_INSTANCES);
+        let all: Vec<Vec<Instance>> = store.below(&pages(&study), count).await?;
+        all.iter().flatten().for_each(|i| tally.arrive(i));
+        let full = (dossier.instances as usize).is_multiple_of(PAGE_INSTANCES);
+        let last_page = all.into_iter().next_back().filter(|_| !full).unwrap_or_default();
+        let statements = dossier.statements as usize;
+        let said: Vec<Statement> = store.below(&evidence(&study), statements).await?;
+        said.iter().for_each(|s| tally.hear(s));
+        Ok(Self { dossier, tally, last_page, used: 0, changed: false })
+    }
+
+    /// Takes in an instance, and lays its page over the book.
+    fn arrive(&mut self, instance: Instance, store: &mut Store) {
+        self.tally.arrive(&instance);
+        self.last_page.push(instance);
+        let page = self.dossier.instances / PAGE_INSTANCES as u32;
+        store.put(page_entry(&self.dossier.study(), page, &self.last_page));
+        self.dossier.instances += 1;
+        if self.last_page.len() == PAGE_INSTANCES {
+            self.last_page.clear();
+        }
+        self.changed = true;
+    }
+}
+
+impl Registrar {
+    /// The study, read if need be; a new one when `at` says since when it is known.
+    pub(super) async fn study(
+        &mut self,
+        id: &StudyRef,
+        at: Option<Timestamp>,
+    ) -> Result<Option<&mut OpenStudy>, Stopped> {
+        if !self.cases.open.contains_key(id) {
+            let dossier: Option<Dossier> = self.store.get(study_key(id)).await?;
+            let open = match (dossier, at) {
+                (Some(dossier), _) => OpenStudy::read(dossier, &self.store).await?,
+                (None, Some(at)) => OpenStudy::new(id, at),
+                (None, None) => return Ok(None),
+            };
+            self.cases.open.insert(id.clone(), open);
+        }
+        let turn = self.cases.turn;
+        let study = self.cases.open.get_mut(id).expect("just made sure");
+        study.used = turn;
+        Ok(Some(study))
+    }
+
+    /// Marks a study as changed, so that the turn writes it down.
+    pub(super) fn changed(&mut self, id: &StudyRef) {
+        if let Some(study) = self.cases.open.get_mut(id) {
+            study.changed = true;
+        }
+    }
+
+    /// Looks at what custody has taken since; true when there may be more.
+    pub(super) async fn take_arrivals(&mut self, now: Timestamp) -> Result<bool, Stopped> {
+        let after = CargoId(self.cursor.arrival);
+        let arrivals = self.custody.arrivals(after, ARRIVALS_MAX).await.ok_or(Stopped)?;
+        let whole = arrivals.len() == ARRIVALS_MAX;
+        let mut touched = std::collections::BTreeSet::new();
+        let mut last = None;
+        let mut more = whole;
+        for arrival in arrivals {
+            if self.store.is_full() {
+                more = true;
+                break;
+            }
+            last = Some(arrival.cargo.0);
+            if arrival.envelope.kind == CargoKind::Image && !arrival.envelope.study.is_empty() {
+                touched.insert(self.take_image(&arrival).await?);
+            }
+        }
+        let Some(last) = last else { return Ok(false) };
+        for study in &touched {
+            self.judge_study(study, now).await?;
+        }
+        self.cursor.arrival = last;
+        self.remember_cursor();
+        Ok(more)
+    }
+
+    pub(super) fn remember_cursor(&mut self) {
+        self.store.put(entry(CURSOR.to_vec(), &self.cursor, Vec::new()));
+    }
+
+    async fn take_image(&mut self, arrival: &Arrival) -> Result<StudyRef, Stopped> {
+        let envelope = &arrival.envelope;
+        let origin = envelope.identity.origin.clone();
+        let id = StudyRef { origin, study: envelope.study.clone() };
+        let header = read_header(arrival).await;
+        let issuer = self.issuer_of(&id);
+        let instance = header::instance(envelope, header.as_ref(), arrival.kept_at);
+        self.study(&id, Some(arrival.kept_at)).await?;
+        let study = self.cases.open.get_mut(&id).expect("just read or made");
+        let dossier = &mut study.dossier;
+        if dossier.instances == 0 {
+            dossier.first_at = dossier.first_at.min(arrival.kept_at);
+        }
+        header::learn(&mut dossier.facts, envelope, header.as_ref(), &issuer);
+        if let Some(merges) = self.merges.get(&id.origin) {
+            dossier.facts.patient = merges.settle(&dossier.facts.patient);
+        }
+        if dossier.modality.is_empty() || dossier.modality == "SR" {
+            dossier.modality.clone_from(&envelope.modality);
+        }
+        let sender = &envelope.calling_ae;
+        if dossier.senders.len() < SENDERS_MAX && !dossier.senders.contains(sender) {
+            dossier.senders.push(sender.clone());
+        }
+        study.arrive(instance, &mut self.store);
+        Ok(id)
+    }
+
+    /// Who gives the patient numbers of a study's site, where nobody says.
+    fn issuer_of(&self, study: &StudyRef) -> String {
+        match study.origin == self.config.node {
+            true => self.config.patient_issuer.clone(),
+            false => String::new(),
+        }
+    }
+
+    /// What a study is judged by: only its own site is expected to have told us of an order.
+    fn rules_for(&self, study: &StudyRef) -> Rules {
+        let mut rules = self.config.rules.clone();
+        rules.orders_expected &= study.origin == self.config.node;
+        rules
+    }
+
+    /// The orders that could be a study's, and where the study belongs.
+    async fn match_study(&self, dossier: &Dossier) -> Result<(Match, Vec<OrderRecord>), Stopped> {
+        let mut found: BTreeMap<OrderKey, OrderRecord> = BTreeMap::new();
+        let facts = &dossier.facts;
+        for (kind, id) in study_numbers(facts) {
+            if kind == super::record::Number::Patient {
+                continue;
+            }
+            let term = kind.of_order(&facts.origin, id);
+            let orders: Vec<OrderRecord> = self.store.with(&term, b'o', CANDIDATES_MAX).await?;
+            found.extend(orders.into_iter().map(|o| (o.key().clone(), o)));
+        }
+        if let Some(linked) = dossier.link.as_ref().and_then(|l| l.order.clone())
+            && !found.contains_key(&linked)
+        {
+            let order: Option<OrderRecord> = self.store.get(order_key(&linked)).await?;
+            found.extend(order.map(|o| (linked, o)));
+        }
+        let orders: Vec<Order> = found.values().map(|o| o.history.order()).collect();
+        let matched = order_of(facts, dossier.link.as_ref(), &orders);
+        Ok((matched, found.into_values().collect()))
+    }
+
+    /// Judges a study anew and lays what is new over the book.
+    pub(super) async fn judge_study(
+        &mut self,
+        id: &StudyRef,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        if self.study(id, None).await?.is_none() {
+            self.roll.remove(&CaseId::Study(id.clone()));
+            return Ok(());
+        }
+        let dossier = self.cases.open[id].dossier.clone();
+        let (matched, candidates) = self.match_study(&dossier).await?;
+        if dossier.matched.order() != matched.order() {
+            if let Some(old) = dossier.matched.order() {
+                self.count_study(old, -1, now).await?;
+            }
+            if let Some(new) = matched.order() {
+                self.count_study(new, 1, now).await?;
+            }
+        }
+        let order = matched
+            .order()
+            .and_then(|key| candidates.iter().find(|o| o.key() == key).map(|o| o.history.order()));
+        let rules = self.rules_for(id);
+        let study = self.cases.open.get_mut(id).expect("just read");
+        let settled = study.dossier.settled;
+        let case =
+            Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
+        let verdict = judge(&case, &rules, now);
+        if study.dossier.settle(&verdict, matched, now) {
+            study.changed = true;
+        }
+        let row = Row::of_study(&study.dossier).expect("just judged");
+        self.roll.set(row);
+        Ok(())
+    }
+
+    /// The verdict on a study now, whole.
+    pub(super) async fn verdict(
+        &mut self,
+        id: &StudyRef,
+        now: Timestamp,
+    ) -> Result<Option<(Dossier, Verdict)>, Stopped> {
+        if self.study(id, None).await?.is_none() {
+            return Ok(None);
+        }
+        let dossier = self.cases.open[id].dossier.clone();
+        let (matched, candidates) = self.match_study(&dossier).await?;
+        let order = matched
+            .order()
+            .and_then(|key| candidates.iter().find(|o| o.key() == key).map(|o| o.history.order()));
+        let study = &self.cases.open[id];
+        let settled = dossier.settled;
+        let case =
+            Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
+        let verdict = judge(&case, &self.rules_for(id), now);
+        Ok(Some((dossier, verdict)))
+    }
+
+    /// An order has gained or lost a study: it is a case of its own only without one.
+    async fn count_study(
+        &mut self,
+        key: &OrderKey,
+        by: i32,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let Some(mut record) = self.store.get::<OrderRecord>(order_key(key)).await? else {
+            return Ok(());
+        };
+        record.studies = record.studies.saturating_add_signed(by);
+        self.stand_order(record, now);
+        Ok(())
+    }
+
+    /// Judges an order that has no study, and its studies if it has some.
+    pub(super) async fn judge_order(
+        &mut self,
+        key: &OrderKey,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        match self.store.get::<OrderRecord>(order_key(key)).await? {
+            Some(record) => self.stand_order(record, now),
+            None => self.roll.remove(&CaseId::Order(key.clone())),
+        }
+        Ok(())
+    }
+
+    /// Judges an order by itself, and lays it over the book.
+    pub(super) fn stand_order(&mut self, mut record: OrderRecord, now: Timestamp) {
+        let order = record.history.order();
+        let tally = Tally::default();
+        let case = Case { order: Some(&order), matched: None, tally: &tally, settled: None };
+        let verdict = judge(&case, &self.config.rules, now);
+        record.standing = Some(Standing::of(&verdict, record.standing.as_ref(), now));
+        self.store.put(record.entry(&order, record.revision > record.carried));
+        match Row::of_order(&record) {
+            Some(row) => self.roll.set(row),
+            None => self.roll.remove(&CaseId::Order(order.key)),
+        }
+    }
+
+    /// Studies that have anything in common with an order, or belong to it now.
+    pub(super) async fn studies_of(&self, order: &Order) -> Result<Vec<StudyRef>, Stopped> {
+        let origin = &order.key.origin;
+        let mut found = std::collections::BTreeSet::new();
+        let own = order_of_study(&order.key);
+        let studies: Vec<Dossier> = self.store.with(&own, b's', CANDIDATES_MAX).await?;
+        found.extend(studies.iter().map(Dossier::study));
+        for (kind, id) in super::record::order_numbers(order) {
+            if kind == super::record::Number::Patient {
+                continue;
+            }
+            let term = kind.of_study(origin, id);
+            let studies: Vec<Dossier> = self.store.with(&term, b's', CANDIDATES_MAX).await?;
+            found.extend(studies.iter().map(Dossier::study));
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+impl Dossier {
+    /// Takes in a verdict; true when it says something new.
+    fn settle(&mut self, verdict: &Verdict, matched: Match, now: Timestamp) -> bool {
+        let standing = Standing::of(verdict, self.standing.as_ref(), now);
+        let same = self.standing.as_ref() == Some(&standing) && self.matched == matched;
+        let before = self.standing.as_ref().map(|s| (s.headline, s.progress));
+        if before != Some((standing.headline, standing.progress)) {
+            let Standing { headline, progress, reason, .. } = standing.clone();
+            self.turns.push(Turn { at: now, headline, progress, reason });
+            let over = self.turns.len().saturating_sub(TURNS_MAX);
+            self.turns.drain(..over);
+        }
+        // The surest *complete* that was told counts.
+        if let Some(settled) = verdict.settled(now)
+            && self.settled.is_none_or(|known| settled.grade < known.grade)
+        {
+            self.settled = Some(settled);
+        }
+        self.standing = Some(standing);
+        self.matched = matched;
+        !same
+    }
+}
+
+/// The header of an image; `None` when it cannot be read.
+async fn read_header(arrival: &Arrival) -> Option<Header> {
+    let mut reading = None;
+    for length in [HEAD_BYTES, LONG_HEAD_BYTES] {
+        let head = arrival.body.reader(0).next(length).await.ok()??;
+        let complete = head.len() as u64 == arrival.body.len();
+        match read(&head, &arrival.envelope.transfer_syntax, complete) {
+            Reading::Header(header) => {
+                let whole = header.whole || complete;
+                reading = Some(header);
+                if whole {
+                    break;
+                }
+            }
+            Reading::Empty | Reading::Unreadable => break,
+        }
+    }
+    reading
+}

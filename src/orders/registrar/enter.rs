@@ -1,0 +1,509 @@
+//! Orders and patients in: HL7 messages, people, other systems.
+//!
+//! The same message (sender, control ID, content) gives the same answer, byte for byte, as long as
+//! it is one of the last [`ANSWERS_MAX`] that were said yes to. A control ID that comes again with
+//! other content is another message: senders that begin to count anew lose no order. Refused
+//! messages are looked at anew each time, since the reason may be gone.
+//!
+//! A merge of patients (A40) changes at most [`PATIENT_ORDERS_MAX`] orders and as many studies at
+//! once; what comes later is settled when it comes.
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::message::{self, Asking, askings};
+use super::record::{
+    ANSWERS_MAX, Answered, CaseId, Dossier, MergeRecord, Number, OrderRecord, StudyRef, answer_key,
+    answer_term, entry, merge_key, order_key,
+};
+use super::store::Stopped;
+use super::{DeskError, Owed, Registrar, hl7_time};
+use crate::cargo::{Sha256, Urgency};
+use crate::clock::Timestamp;
+use crate::hl7::ack::{Condition, Refusal, Stamp as AckStamp};
+use crate::hl7::header::Header;
+use crate::hl7::inbound::{Content as Said, Inbound};
+use crate::hl7::path::Location;
+use crate::hl7::patient::{PatientChange, PatientMessage};
+use crate::orders::history::{Applied, Message, Stamp};
+use crate::orders::identifier::{Agreement, Identifier, Patient};
+use crate::orders::matching::Link;
+use crate::orders::order::{Action, Content, Order, OrderKey, Procedure};
+
+/// Orders, and studies, of one patient that a message changes at once.
+const PATIENT_ORDERS_MAX: usize = 256;
+/// Orders that bear one number.
+const NUMBERED_MAX: usize = 16;
+/// Longest number, name or text of an order that a person or another system enters, in bytes.
+const TEXT_MAX: usize = 1024;
+
+/// An order from a person or another system. Times are RFC 3339; all but the number may be left
+/// out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewOrder {
+    /// Order number, unique at this node.
+    pub number: String,
+    /// Accession number.
+    pub accession: String,
+    /// Study Instance UID.
+    pub study: String,
+    /// Patient ID.
+    pub patient_id: String,
+    /// Who gives the patient ID; empty: this site.
+    pub patient_issuer: String,
+    /// Patient's name, components by `^`.
+    pub patient_name: String,
+    /// `YYYYMMDD`.
+    pub birth_date: String,
+    /// `M`, `F`, `O`.
+    pub sex: String,
+    /// Modality.
+    pub modality: String,
+    /// What is to be done.
+    pub procedure: String,
+    /// When.
+    pub scheduled: String,
+    /// `stat`, `urgent`, `routine`, `bulk`.
+    pub urgency: Option<Urgency>,
+    /// Why.
+    pub reason: String,
+    /// What the reader should know.
+    pub history: String,
+    /// Allergies.
+    pub allergies: String,
+    /// Who asks.
+    pub department: String,
+    /// Whom to call.
+    pub contact: String,
+}
+
+impl NewOrder {
+    fn content(self, issuer: &str) -> Result<Content, String> {
+        let texts = [
+            &self.number,
+            &self.accession,
+            &self.study,
+            &self.patient_id,
+            &self.patient_issuer,
+            &self.patient_name,
+            &self.birth_date,
+            &self.sex,
+            &self.modality,
+            &self.procedure,
+        ];
+        if texts.iter().any(|t| t.len() > TEXT_MAX || t.chars().any(char::is_control)) {
+            return Err(format!(
+                "numbers and names have at most {TEXT_MAX} bytes, without control characters"
+            ));
+        }
+        if self.number.trim().is_empty() {
+            return Err("an order needs a number".into());
+        }
+        let scheduled = match self.scheduled.trim() {
+            "" => None,
+            text => match text.parse::<jiff::Timestamp>() {
+                Ok(at) => Some(Timestamp(at.as_millisecond())),
+                Err(_) => return Err("a time looks like 2026-11-22T13:00:00+09:00".into()),
+            },
+        };
+        let some = |text: &str| (!text.trim().is_empty()).then(|| Identifier::bare(text));
+        let issuer = if self.patient_issuer.is_empty() { issuer } else { &self.patient_issuer };
+        let id = some(&self.patient_id).map(|id| message::issued(&id.id, id.authority, issuer));
+        let mut content = Content {
+            placer: some(&self.number),
+            accession: some(&self.accession),
+            studies: some(&self.study).map(|s| s.id).into_iter().collect(),
+            patient: Patient {
+                ids: id.into_iter().collect(),
+                names: some(&self.patient_name).map(|n| n.id).into_iter().collect(),
+                birth_date: self.birth_date,
+                sex: self.sex,
+                ..Patient::default()
+            },
+            modality: self.modality,
+            scheduled,
+            urgency: self.urgency,
+            ..Content::default()
+        };
+        if !self.procedure.is_empty() {
+            let mut procedure = Procedure::default();
+            procedure.code.meaning = self.procedure;
+            content.procedures.push(procedure);
+        }
+        let c = &mut content.clinical;
+        (c.reason, c.history, c.allergies) = (self.reason, self.history, self.allergies);
+        (c.department, c.contact) = (self.department, self.contact);
+        Ok(content)
+    }
+}
+
+impl Registrar {
+    /// Takes one HL7 message.
+    pub(super) async fn message(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        reply: oneshot::Sender<Vec<Bytes>>,
+    ) -> Result<Owed, Stopped> {
+        let inbound = Inbound::read(bytes, &self.config.hl7);
+        let header = inbound.header().unwrap_or_default();
+        let digest = content_digest(bytes);
+        let term =
+            answer_term(&header.sending_application, &header.sending_facility, &header.control_id);
+        let known: Vec<Answered> = self.store.with(&term, b'a', ANSWERS_MAX as usize).await?;
+        if let Some(known) = known.iter().rev().find(|a| a.digest == digest) {
+            let again = known.answers.iter().map(|a| Bytes::copy_from_slice(a)).collect();
+            self.metrics.hl7_messages.with_label_values(&["again"]).inc();
+            return Ok(Box::new(move |_| drop(reply.send(again))));
+        }
+        let refusals = match inbound.content() {
+            Ok(said) => self.hear(said, &header, !known.is_empty(), digest, now).await?,
+            Err(own) => {
+                tracing::warn!(reason = %own[0], "an HL7 message is refused");
+                Vec::new()
+            }
+        };
+        if !inbound.faults().is_empty() {
+            tracing::warn!(
+                places = inbound.faults().len(),
+                "an HL7 message has bytes that its character set lacks"
+            );
+        }
+        let refused = inbound.content().is_err() || !refusals.is_empty();
+        let answers = self.answers(&inbound, &refusals, now);
+        let failed = self.answers(&inbound, &[not_kept()], now);
+        if !refused && !header.control_id.is_empty() {
+            let kept = answers.iter().map(|a| a.to_vec().into()).collect();
+            let answered = Answered { digest, answers: kept };
+            self.store.put(entry(answer_key(self.cursor.slot), &answered, vec![term]));
+            self.cursor.slot = (self.cursor.slot + 1) % ANSWERS_MAX;
+            self.remember_cursor();
+        }
+        let metrics = self.metrics.hl7_messages.clone();
+        Ok(Box::new(move |durable| {
+            let (word, answers) = match durable {
+                _ if refused => ("refused", answers),
+                Ok(()) => ("taken", answers),
+                Err(_) => ("not-kept", failed),
+            };
+            metrics.with_label_values(&[word]).inc();
+            let _ = reply.send(answers);
+        }))
+    }
+
+    fn answers(&mut self, inbound: &Inbound, more: &[Refusal], now: Timestamp) -> Vec<Bytes> {
+        let at = hl7_time(now, &self.config.zone);
+        let stages = inbound.wanted(more).into_iter();
+        let answer = |stage| {
+            self.answered += 1;
+            let control_id = format!("H{:X}{:03X}", now.0, self.answered % 0x1000);
+            let stamp = AckStamp { control_id: &control_id, at: &at };
+            Bytes::from(inbound.answer(stage, more, stamp))
+        };
+        stages.map(answer).collect()
+    }
+
+    /// Lays what a message says over the book; what it cannot be taken for.
+    async fn hear(
+        &mut self,
+        said: &Said,
+        header: &Header,
+        reused: bool,
+        digest: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Vec<Refusal>, Stopped> {
+        let mut id = header.control_id.clone();
+        if reused {
+            id.push_str(&format!("#{:016x}", Sha256(digest).short()));
+        }
+        let heard = self.hear_at(now);
+        let sent = message::time(&header.sent_at, &self.config.zone, false).unwrap_or(heard);
+        let stamp = Stamp { sent, heard, id };
+        let source = format!("{}^{}", header.sending_application, header.sending_facility);
+        match said {
+            Said::Orders(orders) => {
+                let issuer = self.config.patient_issuer.clone();
+                let all = askings(orders, &issuer, &self.config.zone);
+                let nameless = all.iter().position(|a| a.content.number().is_none());
+                if let Some(n) = nameless {
+                    return Ok(vec![Refusal::missing(Location::field("ORC", n + 1, 2))]);
+                }
+                for (n, asking) in all.iter().enumerate() {
+                    self.ask(asking, &stamp, n, &source, now).await?;
+                }
+            }
+            Said::Patients(patients) => self.patients(patients, &stamp, &source, now).await?,
+        }
+        Ok(Vec::new())
+    }
+
+    async fn ask(
+        &mut self,
+        asking: &Asking,
+        stamp: &Stamp,
+        n: usize,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let mut asking = asking.clone();
+        if let Some(merges) = self.merges.get(&self.config.node) {
+            asking.content.patient = merges.settle(&asking.content.patient);
+        }
+        let (mut record, known) = self.order_for(&asking.content, now).await?;
+        let before = record.history.order();
+        for (m, action) in asking.actions(known).into_iter().enumerate() {
+            let stamp = Stamp { id: format!("{}/{n}.{m}", stamp.id), ..stamp.clone() };
+            record.history.apply(Message { stamp, source: source.to_owned(), action });
+        }
+        self.enter_order(record, &before, now).await
+    }
+
+    /// The order that a message means: by its placer's number, its filler's, or, when it has
+    /// neither, its accession number. A new one when none is known; `true`: it was known.
+    async fn order_for(
+        &mut self,
+        content: &Content,
+        now: Timestamp,
+    ) -> Result<(OrderRecord, bool), Stopped> {
+        let origin = self.config.node.clone();
+        let number = content.number().unwrap_or_default().to_owned();
+        let key = OrderKey { origin: origin.clone(), number };
+        if let Some(record) = self.store.get::<OrderRecord>(order_key(&key)).await? {
+            return Ok((record, true));
+        }
+        let same = |own: &Option<Identifier>, other: &Option<Identifier>| match (own, other) {
+            (Some(a), Some(b)) => a.id == b.id && a.agrees(b) != Agreement::Different,
+            _ => false,
+        };
+        for kind in [Number::Placer, Number::Filler, Number::Accession] {
+            let id = match kind {
+                Number::Placer => &content.placer,
+                Number::Filler => &content.filler,
+                _ if content.placer.is_some() || content.filler.is_some() => continue,
+                _ => &content.accession,
+            };
+            let Some(id) = id else { continue };
+            let term = kind.of_order(&origin, &id.id);
+            let found: Vec<OrderRecord> = self.store.with(&term, b'o', NUMBERED_MAX).await?;
+            let mut meant = found.into_iter().filter(|record| {
+                let other = record.history.order().content;
+                // Two placers' numbers are two orders, whatever else they share.
+                let apart = content.placer.is_some() && other.placer.is_some();
+                match kind {
+                    Number::Placer => same(&content.placer, &other.placer),
+                    Number::Filler => !apart && same(&content.filler, &other.filler),
+                    _ => !apart && same(&content.accession, &other.accession),
+                }
+            });
+            if let (Some(record), None) = (meant.next(), meant.next()) {
+                return Ok((record, true));
+            }
+        }
+        Ok((OrderRecord::new(key, now), false))
+    }
+
+    /// Lays a changed order over the book and judges all that it touches.
+    pub(super) async fn enter_order(
+        &mut self,
+        mut record: OrderRecord,
+        before: &Order,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let order = record.history.order();
+        if order != *before || record.revision == 0 {
+            let wall = u64::try_from(now.0).unwrap_or(0);
+            record.revision = wall.max(record.revision + 1);
+        }
+        self.stand_order(record, now);
+        let mut touched = self.studies_of(before).await?;
+        touched.extend(self.studies_of(&order).await?);
+        touched.sort();
+        touched.dedup();
+        for study in &touched {
+            self.judge_study(study, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn patients(
+        &mut self,
+        message: &PatientMessage,
+        stamp: &Stamp,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let issuer = self.config.patient_issuer.clone();
+        for (n, change) in message.changes.iter().enumerate() {
+            let (ids, action) = match change {
+                PatientChange::Update { patient, .. } => {
+                    let patient = message::patient(patient, &issuer);
+                    (patient.ids.clone(), Action::Update(patient))
+                }
+                PatientChange::Merge { patient, prior, .. } => {
+                    let survivor = message::patient(patient, &issuer);
+                    let retired = message::retired(prior, &issuer);
+                    self.merge(&survivor, &retired, stamp);
+                    (retired.clone(), Action::Merge(survivor, retired))
+                }
+            };
+            let stamp = Stamp { id: format!("{}/{n}", stamp.id), ..stamp.clone() };
+            let message = Message { stamp, source: source.to_owned(), action };
+            for id in &ids {
+                self.change_patient(&id.id, &message, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a merge for what comes after it.
+    fn merge(&mut self, survivor: &Patient, retired: &[Identifier], stamp: &Stamp) {
+        let Some(survivor) = survivor.ids.first() else { return };
+        let origin = self.config.node.clone();
+        for retired in retired {
+            let known = self.merges.entry(origin.clone()).or_default();
+            if known.apply(stamp, survivor, retired) {
+                let (stamp, survivor, retired) = (stamp.clone(), survivor.clone(), retired.clone());
+                let key = merge_key(&origin, &retired);
+                let merge = MergeRecord { origin: origin.clone(), stamp, survivor, retired };
+                self.store.put(entry(key, &merge, Vec::new()));
+            }
+        }
+    }
+
+    /// Tells every order and study of a patient number of a change.
+    async fn change_patient(
+        &mut self,
+        id: &str,
+        message: &Message,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let origin = self.config.node.clone();
+        let term = Number::Patient.of_order(&origin, id);
+        let orders: Vec<OrderRecord> = self.store.with(&term, b'o', PATIENT_ORDERS_MAX).await?;
+        if orders.len() == PATIENT_ORDERS_MAX {
+            tracing::warn!("a patient has more orders than one message changes");
+        }
+        for mut record in orders {
+            let before = record.history.order();
+            if record.history.apply(message.clone()) == Applied::Changed {
+                self.enter_order(record, &before, now).await?;
+            }
+        }
+        let term = Number::Patient.of_study(&origin, id);
+        let studies: Vec<Dossier> = self.store.with(&term, b's', PATIENT_ORDERS_MAX).await?;
+        for study in studies.iter().map(Dossier::study) {
+            self.settle_patient(&study).await?;
+            self.judge_study(&study, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_patient(&mut self, id: &StudyRef) -> Result<(), Stopped> {
+        let merges = self.merges.get(&id.origin).cloned();
+        if let (Some(study), Some(merges)) = (self.study(id, None).await?, merges) {
+            let patient = &mut study.dossier.facts.patient;
+            let former = std::mem::take(&mut patient.former);
+            *patient = merges.settle(patient);
+            for id in former {
+                if !patient.former.contains(&id) && !patient.ids.contains(&id) {
+                    patient.former.push(id);
+                }
+            }
+            self.changed(id);
+        }
+        Ok(())
+    }
+
+    /// An order from a person or another system.
+    pub(super) async fn add(
+        &mut self,
+        order: NewOrder,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Result<String, DeskError>, Stopped> {
+        let content = match order.content(&self.config.patient_issuer) {
+            Ok(content) => content,
+            Err(why) => return Ok(Err(DeskError::Refused(why))),
+        };
+        let (mut record, _) = self.order_for(&content, now).await?;
+        let before = record.history.order();
+        let heard = self.hear_at(now);
+        record.history.apply(by_person(Action::New(content), by, heard));
+        let number = record.key().number.clone();
+        self.enter_order(record, &before, now).await?;
+        Ok(Ok(number))
+    }
+
+    /// A person cancels an order of this node.
+    pub(super) async fn cancel(
+        &mut self,
+        number: &str,
+        reason: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Result<String, DeskError>, Stopped> {
+        let key = OrderKey { origin: self.config.node.clone(), number: number.to_owned() };
+        let Some(mut record) = self.store.get::<OrderRecord>(order_key(&key)).await? else {
+            return Ok(Err(DeskError::Refused(format!("this node has no order {number}"))));
+        };
+        let before = record.history.order();
+        let heard = self.hear_at(now);
+        record.history.apply(by_person(Action::Cancel(reason.to_owned()), by, heard));
+        self.enter_order(record, &before, now).await?;
+        Ok(Ok(number.to_owned()))
+    }
+
+    /// A person says where a study belongs.
+    pub(super) async fn link(
+        &mut self,
+        study: &str,
+        order: Option<&str>,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Result<String, DeskError>, Stopped> {
+        let term_of = |origin| Number::Study.of_study(origin, study);
+        let own = self.config.node.clone();
+        let found: Vec<Dossier> = self.store.with(&term_of(&own), b's', 1).await?;
+        let Some(dossier) = found.first() else {
+            let words = format!("no image of study {study} came to this node first");
+            return Ok(Err(DeskError::Refused(words)));
+        };
+        let id = dossier.study();
+        let mut key = None;
+        if let Some(number) = order {
+            let wanted = OrderKey { origin: own, number: number.to_owned() };
+            if self.store.get::<OrderRecord>(order_key(&wanted)).await?.is_none() {
+                return Ok(Err(DeskError::Refused(format!("this node has no order {number}"))));
+            }
+            key = Some(wanted);
+        }
+        let link = Link { at: now, order: key, by: by.to_owned() };
+        if let Some(study) = self.study(&id, None).await? {
+            study.dossier.link = Some(match study.dossier.link.take() {
+                Some(known) => known.later(link),
+                None => link,
+            });
+        }
+        self.changed(&id);
+        self.judge_study(&id, now).await?;
+        let words = self.roll_words(&CaseId::Study(id));
+        Ok(Ok(words))
+    }
+}
+
+fn by_person(action: Action, by: &str, now: Timestamp) -> Message {
+    let stamp = Stamp { sent: now, heard: now, id: format!("{by}-{}", now.0) };
+    Message { stamp, source: by.to_owned(), action }
+}
+
+/// Of a message without its MSH, which a sender may write anew when it sends again.
+fn content_digest(bytes: &[u8]) -> [u8; 32] {
+    let end = bytes.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
+    Sha256::of(&bytes[end..]).0
+}
+
+fn not_kept() -> Refusal {
+    let words = "it cannot be kept just now; send it again";
+    Refusal::reject(Location::segment("MSH", 1), Condition::ApplicationInternalError, words)
+}

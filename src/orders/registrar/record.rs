@@ -1,0 +1,500 @@
+//! What the registrar keeps in the book of orders, by kind of key. Pure.
+//!
+//! | key | entry | found by |
+//! |---|---|---|
+//! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient |
+//! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
+//! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`]s | |
+//! | `e` study, kind, id, part | a statement, or a part of a long one | |
+//! | `p` patient number | a merge of two patients | |
+//! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
+//! | `c` | how far arrivals were looked at, and which slot comes next | |
+//!
+//! Names and numbers that peers choose stand in keys and terms as digests: bounded, whatever their
+//! length. Open cases bear a term of their own, so that a start reads those and no others.
+
+use minicbor::{Decode, Encode};
+use serde::Serialize;
+
+use crate::cargo::{Hasher, NodeName};
+use crate::clock::Timestamp;
+use crate::custody::register::Entry;
+use crate::orders::evidence::Grade;
+use crate::orders::history::{History, Stamp};
+use crate::orders::identifier::{Identifier, Patient};
+use crate::orders::instance::Instance;
+use crate::orders::matching::{Link, Match, StudyFacts};
+use crate::orders::order::{Order, OrderKey};
+use crate::orders::verdict::{Settled, Verdict, What};
+use crate::orders::words::{Sentence, Word};
+
+/// Most instances of one page.
+pub(super) const PAGE_INSTANCES: usize = 32;
+/// Most missing instances that a standing names; the verdict of the study names all.
+pub const LACKING_SHOWN_MAX: usize = 32;
+/// Most changes of its standing that a study remembers.
+pub(super) const TURNS_MAX: usize = 100;
+/// Most AE titles that a study remembers as its senders.
+pub(super) const SENDERS_MAX: usize = 8;
+/// Answers that are remembered, the oldest go first.
+pub(super) const ANSWERS_MAX: u32 = 65_536;
+/// Study UIDs, procedures and patient numbers by which an order is found.
+const FOUND_BY_MAX: usize = 8;
+
+/// A study of one origin.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize)]
+#[cbor(map)]
+pub struct StudyRef {
+    /// The node that first took it.
+    #[n(0)]
+    pub origin: NodeName,
+    /// Study Instance UID (0020,000D).
+    #[n(1)]
+    pub study: String,
+}
+
+/// What is judged: a study, or an order that has none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum CaseId {
+    Order(OrderKey),
+    Study(StudyRef),
+}
+
+/// A verdict as listings and metrics need it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Standing {
+    /// The gravest finding.
+    #[n(0)]
+    pub headline: What,
+    /// How far the images are.
+    #[n(1)]
+    pub progress: What,
+    /// All that needs attention, gravest first.
+    #[n(2)]
+    pub attention: Vec<What>,
+    /// By which grade of evidence.
+    #[n(3)]
+    pub grade: Option<Grade>,
+    /// Why, in words.
+    #[n(4)]
+    pub reason: Sentence,
+    /// What to do, in words.
+    #[n(5)]
+    pub action: Word,
+    /// Instances here.
+    #[n(6)]
+    pub held: u32,
+    /// Of those that are expected, how many are here.
+    #[n(7)]
+    pub arrived: u32,
+    /// Instances expected, where anything says how many.
+    #[n(8)]
+    pub expected: Option<u32>,
+    /// Instances that lack, the unnamed included.
+    #[n(9)]
+    pub missing: u32,
+    /// The first of them, at most [`LACKING_SHOWN_MAX`].
+    #[n(10)]
+    pub lacking: Vec<String>,
+    /// Why the images wait, when they do.
+    #[n(11)]
+    pub hold: Option<What>,
+    /// Since when the headline is so.
+    #[n(12)]
+    pub since: Timestamp,
+    /// When it could become another by itself.
+    #[n(13)]
+    pub again_at: Option<Timestamp>,
+}
+
+impl Standing {
+    /// Of a verdict; `before` is the one that it follows.
+    pub(super) fn of(verdict: &Verdict, before: Option<&Self>, now: Timestamp) -> Self {
+        let (headline, progress) = (verdict.headline(), verdict.progress());
+        let since = before.filter(|b| b.headline == headline.what).map_or(now, |b| b.since);
+        let findings = verdict.findings.iter().map(|f| f.what);
+        let named = u32::try_from(verdict.missing.len()).unwrap_or(u32::MAX);
+        let lacking = verdict.missing.iter().take(LACKING_SHOWN_MAX);
+        Self {
+            headline: headline.what,
+            progress: progress.what,
+            attention: findings.filter(|what| what.needs_attention()).collect(),
+            grade: progress.grade,
+            reason: headline.reason.clone(),
+            action: headline.action,
+            held: verdict.held,
+            arrived: verdict.arrived,
+            expected: verdict.expected,
+            missing: named.saturating_add(verdict.unnamed),
+            lacking: lacking.map(|m| m.sop.clone()).collect(),
+            hold: verdict.hold,
+            since,
+            again_at: verdict.again_at,
+        }
+    }
+
+    /// Whether anything is still to come, by itself or by a person.
+    pub(super) fn is_open(&self) -> bool {
+        let ended = matches!(
+            self.progress,
+            What::Complete | What::PresumedComplete | What::Cancelled | What::Discontinued
+        );
+        !ended || self.again_at.is_some() || !self.attention.is_empty()
+    }
+}
+
+/// That a case stood otherwise from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Turn {
+    /// When.
+    #[n(0)]
+    pub at: Timestamp,
+    /// The gravest finding.
+    #[n(1)]
+    pub headline: What,
+    /// How far the images were.
+    #[n(2)]
+    pub progress: What,
+    /// Why.
+    #[n(3)]
+    pub reason: Sentence,
+}
+
+/// An order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct OrderRecord {
+    #[n(0)]
+    pub(super) history: History,
+    /// Higher is later, also after this node has lost its data.
+    #[n(1)]
+    pub(super) revision: u64,
+    /// The revision that was handed to custody for other nodes.
+    #[n(2)]
+    pub(super) carried: u64,
+    #[n(3)]
+    pub(super) entered_at: Timestamp,
+    /// Studies that belong to it.
+    #[n(4)]
+    pub(super) studies: u32,
+    /// How it stands while it has none.
+    #[n(5)]
+    pub(super) standing: Option<Standing>,
+}
+
+impl OrderRecord {
+    pub(super) fn new(key: OrderKey, at: Timestamp) -> Self {
+        let history = History::new(key);
+        Self { history, revision: 0, carried: 0, entered_at: at, studies: 0, standing: None }
+    }
+
+    pub(super) fn key(&self) -> &OrderKey {
+        self.history.key()
+    }
+
+    /// How it stands, when it is a case of its own.
+    pub(super) fn own_standing(&self) -> Option<&Standing> {
+        self.standing.as_ref().filter(|_| self.studies == 0)
+    }
+
+    pub(super) fn entry(&self, order: &Order, owed: bool) -> Entry {
+        let mut terms = order_terms(order);
+        if self.own_standing().is_some_and(Standing::is_open) {
+            terms.push(OPEN.to_vec());
+        }
+        if owed {
+            terms.push(TO_CARRY.to_vec());
+        }
+        entry(order_key(self.key()), self, terms)
+    }
+}
+
+/// A study.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Dossier {
+    #[n(0)]
+    pub(super) facts: StudyFacts,
+    #[n(1)]
+    pub(super) link: Option<Link>,
+    #[n(2)]
+    pub(super) matched: Match,
+    /// Instances written into pages.
+    #[n(3)]
+    pub(super) instances: u32,
+    /// Statements, parts counted one by one.
+    #[n(4)]
+    pub(super) statements: u32,
+    #[n(5)]
+    pub(super) settled: Option<Settled>,
+    #[n(6)]
+    pub(super) standing: Option<Standing>,
+    #[n(7)]
+    pub(super) turns: Vec<Turn>,
+    /// AE titles that sent it.
+    #[n(8)]
+    pub(super) senders: Vec<String>,
+    #[n(9)]
+    pub(super) modality: String,
+    #[n(10)]
+    pub(super) first_at: Timestamp,
+    /// Number of the last manifest that was handed to custody, and what it said.
+    #[n(11)]
+    pub(super) told: Option<Told>,
+    /// Number and bytes of the manifest that another node sent, in pieces under their own keys.
+    #[n(12)]
+    pub(super) manifest: Option<(u64, u32)>,
+}
+
+/// What the last manifest said, as far as another one follows when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Told {
+    #[n(0)]
+    pub(super) number: u64,
+    #[n(1)]
+    pub(super) progress: What,
+    #[n(2)]
+    pub(super) attention: Vec<What>,
+    #[n(3)]
+    pub(super) grade: Option<Grade>,
+    #[n(4)]
+    pub(super) missing: u32,
+    #[n(5)]
+    pub(super) order: Option<OrderKey>,
+    #[n(6)]
+    pub(super) withdrawn: u32,
+    #[n(7)]
+    pub(super) held: u32,
+}
+
+impl Dossier {
+    pub(super) fn new(study: &StudyRef, at: Timestamp) -> Self {
+        let StudyRef { origin, study } = study.clone();
+        Self {
+            facts: StudyFacts {
+                origin,
+                study,
+                accession: None,
+                filler: None,
+                placer: None,
+                procedures: Vec::new(),
+                patient: Patient::default(),
+            },
+            link: None,
+            matched: Match::None,
+            instances: 0,
+            statements: 0,
+            settled: None,
+            standing: None,
+            turns: Vec::new(),
+            senders: Vec::new(),
+            modality: String::new(),
+            first_at: at,
+            told: None,
+            manifest: None,
+        }
+    }
+
+    pub(super) fn study(&self) -> StudyRef {
+        StudyRef { origin: self.facts.origin.clone(), study: self.facts.study.clone() }
+    }
+
+    pub(super) fn entry(&self) -> Entry {
+        let mut terms = study_terms(&self.facts);
+        if let Some(order) = self.matched.order() {
+            terms.push(order_of_study(order));
+        }
+        if self.standing.as_ref().is_some_and(Standing::is_open) {
+            terms.push(OPEN.to_vec());
+        }
+        entry(study_key(&self.study()), self, terms)
+    }
+}
+
+/// An answer that was given to a message.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Answered {
+    /// Of the message without its MSH, which a sender may write anew when it sends again.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub(super) digest: [u8; 32],
+    #[n(1)]
+    pub(super) answers: Vec<minicbor::bytes::ByteVec>,
+}
+
+/// How far the registrar has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Cursor {
+    /// The last piece of cargo that was looked at.
+    #[n(0)]
+    pub(super) arrival: u64,
+    /// Where the next answer is remembered.
+    #[n(1)]
+    pub(super) slot: u32,
+}
+
+/// A merge of two patient numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct MergeRecord {
+    #[n(0)]
+    pub(super) origin: NodeName,
+    #[n(1)]
+    pub(super) stamp: Stamp,
+    #[n(2)]
+    pub(super) survivor: Identifier,
+    #[n(3)]
+    pub(super) retired: Identifier,
+}
+
+/// Whether a case is open.
+pub(super) const OPEN: &[u8] = b"open";
+/// Whether an order is to be handed to custody for other nodes.
+pub(super) const TO_CARRY: &[u8] = b"carry";
+/// Where [`Cursor`] stands.
+pub(super) const CURSOR: &[u8] = b"c";
+
+/// What stands in keys and terms for names of any length.
+fn digest(kind: u8, parts: &[&str]) -> Vec<u8> {
+    let mut hasher = Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let mut out = vec![kind];
+    out.extend_from_slice(&hasher.finish().0[..16]);
+    out
+}
+
+pub(super) fn order_key(order: &OrderKey) -> Vec<u8> {
+    digest(b'o', &[order.origin.as_str(), &order.number])
+}
+
+pub(super) fn study_key(study: &StudyRef) -> Vec<u8> {
+    digest(b's', &[study.origin.as_str(), &study.study])
+}
+
+/// What all pages of a study begin with.
+pub(super) fn pages(study: &StudyRef) -> Vec<u8> {
+    digest(b'i', &[study.origin.as_str(), &study.study])
+}
+
+pub(super) fn page_key(study: &StudyRef, page: u32) -> Vec<u8> {
+    [&pages(study)[..], &page.to_be_bytes()].concat()
+}
+
+/// What all evidence of a study begins with.
+pub(super) fn evidence(study: &StudyRef) -> Vec<u8> {
+    digest(b'e', &[study.origin.as_str(), &study.study])
+}
+
+pub(super) fn merge_key(origin: &NodeName, retired: &Identifier) -> Vec<u8> {
+    let authority = &retired.authority;
+    let parts = [origin.as_str(), &retired.id, &authority.namespace, &authority.universal];
+    digest(b'p', &parts)
+}
+
+pub(super) fn answer_key(slot: u32) -> Vec<u8> {
+    [b"a", &slot.to_be_bytes()[..]].concat()
+}
+
+/// Finds the answer to a message.
+pub(super) fn answer_term(application: &str, facility: &str, control_id: &str) -> Vec<u8> {
+    digest(b'm', &[application, facility, control_id])
+}
+
+/// Finds the studies of an order.
+pub(super) fn order_of_study(order: &OrderKey) -> Vec<u8> {
+    digest(b'O', &[order.origin.as_str(), &order.number])
+}
+
+/// A kind of number by which orders and studies find each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Number {
+    Study,
+    Accession,
+    Filler,
+    Placer,
+    Procedure,
+    Patient,
+}
+
+impl Number {
+    /// Finds orders that bear it.
+    pub(super) fn of_order(self, origin: &NodeName, id: &str) -> Vec<u8> {
+        digest(b"SAFPRI"[self as usize], &[origin.as_str(), id])
+    }
+
+    /// Finds studies that bear it.
+    pub(super) fn of_study(self, origin: &NodeName, id: &str) -> Vec<u8> {
+        digest(b"safpri"[self as usize], &[origin.as_str(), id])
+    }
+}
+
+/// The numbers of an order.
+pub(super) fn order_numbers(order: &Order) -> Vec<(Number, &str)> {
+    let c = &order.content;
+    let mut all: Vec<(Number, &str)> = Vec::new();
+    all.extend(c.studies.iter().take(FOUND_BY_MAX).map(|s| (Number::Study, s.as_str())));
+    for (kind, id) in [
+        (Number::Accession, &c.accession),
+        (Number::Filler, &c.filler),
+        (Number::Placer, &c.placer),
+    ] {
+        all.extend(id.as_ref().map(|id| (kind, id.id.as_str())));
+    }
+    let procedures = c.procedures.iter().take(FOUND_BY_MAX);
+    all.extend(procedures.map(|p| (Number::Procedure, p.requested.as_str())));
+    all.extend(patient_numbers(&c.patient));
+    all.retain(|(_, id)| !id.is_empty());
+    all
+}
+
+fn patient_numbers(patient: &Patient) -> impl Iterator<Item = (Number, &str)> {
+    let ids = patient.ids.iter().chain(&patient.former).take(FOUND_BY_MAX);
+    ids.map(|id| (Number::Patient, id.id.as_str()))
+}
+
+fn order_terms(order: &Order) -> Vec<Vec<u8>> {
+    let origin = &order.key.origin;
+    order_numbers(order).into_iter().map(|(kind, id)| kind.of_order(origin, id)).collect()
+}
+
+/// The numbers of a study.
+pub(super) fn study_numbers(facts: &StudyFacts) -> Vec<(Number, &str)> {
+    let mut all = vec![(Number::Study, facts.study.as_str())];
+    for (kind, id) in [
+        (Number::Accession, &facts.accession),
+        (Number::Filler, &facts.filler),
+        (Number::Placer, &facts.placer),
+    ] {
+        all.extend(id.as_ref().map(|id| (kind, id.id.as_str())));
+    }
+    let procedures = facts.procedures.iter().take(FOUND_BY_MAX);
+    all.extend(procedures.map(|(requested, _)| (Number::Procedure, requested.as_str())));
+    all.extend(patient_numbers(&facts.patient));
+    all.retain(|(_, id)| !id.is_empty());
+    all
+}
+
+fn study_terms(facts: &StudyFacts) -> Vec<Vec<u8>> {
+    let numbers = study_numbers(facts);
+    numbers.into_iter().map(|(kind, id)| kind.of_study(&facts.origin, id)).collect()
+}
+
+/// An entry; equal terms once.
+pub(super) fn entry(key: Vec<u8>, body: &impl Encode<()>, mut terms: Vec<Vec<u8>>) -> Entry {
+    terms.sort();
+    terms.dedup();
+    let body = minicbor::to_vec(body).expect("encoding into memory cannot fail");
+    Entry { key, body, terms: terms.into_iter().map(Into::into).collect() }
+}
+
+/// The instances of one page.
+pub(super) fn page_entry(study: &StudyRef, page: u32, instances: &[Instance]) -> Entry {
+    entry(page_key(study, page), &instances, Vec::new())
+}
