@@ -140,7 +140,7 @@ impl Node {
         let custody = Custody::open(config.custody(disk_size(&config)), metrics.clone())?;
         check_owed(&config, &custody).await?;
         let routes = Arc::new(ArcSwap::from_pointee(config.routes.clone()));
-        let router = Arc::new(TableRouter::new(routes.clone()));
+        let router = Arc::new(TableRouter::new(routes.clone(), &config));
         let (accepting, sending) = (CancellationToken::new(), CancellationToken::new());
         let tunnel = match config.tunnel() {
             None => None,
@@ -159,7 +159,8 @@ impl Node {
         let mut tasks = Vec::new();
         let desk = config.registrar().map(|registrar| {
             let (custody, metrics) = (custody.clone(), metrics.clone());
-            let (desk, task) = registrar::start(registrar, custody, metrics, asking.clone());
+            let ways = router.clone();
+            let (desk, task) = registrar::start(registrar, custody, ways, metrics, asking.clone());
             tasks.push(task);
             desk
         });

@@ -1,13 +1,16 @@
 //! Asks the rules in force where cargo goes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::cargo::{Assignment, CargoKind, Envelope};
+use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope};
+use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
+use crate::orders::registrar::Ways;
 use crate::routing::{Subject, Table};
 use crate::{intake, ops, tunnel};
 
@@ -19,11 +22,37 @@ const PAGE: usize = 100;
 /// The rules, as they stand at each question.
 pub(super) struct TableRouter {
     routes: Arc<ArcSwap<Table>>,
+    /// Destinations that are nodes: what is no image goes nowhere else.
+    nodes: BTreeSet<DestinationName>,
 }
 
 impl TableRouter {
-    pub(super) const fn new(routes: Arc<ArcSwap<Table>>) -> Self {
-        Self { routes }
+    pub(super) fn new(routes: Arc<ArcSwap<Table>>, config: &Config) -> Self {
+        let nodes = config.destinations.iter().filter_map(|destination| match destination.kind {
+            DestinationKind::Node { .. } => Some(destination.name.clone()),
+            _ => None,
+        });
+        Self { routes, nodes: nodes.collect() }
+    }
+
+    fn among_nodes(
+        &self,
+        envelope: &Envelope,
+        attribute: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Assignment> {
+        let mut to = self.routes.load().assign(&Subject { envelope, attribute });
+        to.retain(|a| self.nodes.contains(&a.destination));
+        to
+    }
+}
+
+impl Ways for TableRouter {
+    fn assign(
+        &self,
+        envelope: &Envelope,
+        attribute: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Assignment> {
+        self.among_nodes(envelope, attribute)
     }
 }
 
@@ -56,6 +85,13 @@ impl intake::Router for TableRouter {
 
 impl tunnel::Router for TableRouter {
     fn assign(&self, envelope: &Envelope, head: &[u8], complete: bool) -> Vec<Assignment> {
+        if matches!(envelope.kind, CargoKind::Order | CargoKind::Manifest) {
+            // What comes from a node is not for the same node.
+            let mut on = self.among_nodes(envelope, &|_| None);
+            on.retain(|a| a.destination != envelope.identity.origin);
+            on.iter_mut().for_each(|a| a.hold = None);
+            return on;
+        }
         assign_body(&self.routes.load(), envelope, head, complete)
     }
 }

@@ -121,13 +121,25 @@ impl History {
         let before = self.order();
         self.insert(message);
         if self.messages.len() > MESSAGES_MAX {
-            let oldest = self.messages.remove(0);
-            self.base.apply(&oldest.action, &oldest.source, oldest.stamp.sent);
-            self.base_stamp = Some(oldest.stamp);
+            self.fold_oldest();
         }
         let after = self.order();
         let same = before.content == after.content && before.state == after.state;
         if same && before.version > 0 { Applied::Unchanged } else { Applied::Changed }
+    }
+
+    /// Folds the oldest messages for good until the rest has at most so many bytes.
+    pub fn fit(&mut self, bytes: usize) {
+        let too_long = |own: &Self| minicbor::to_vec(own).is_ok_and(|b| b.len() > bytes);
+        while self.messages.len() > 1 && too_long(self) {
+            self.fold_oldest();
+        }
+    }
+
+    fn fold_oldest(&mut self) {
+        let oldest = self.messages.remove(0);
+        self.base.apply(&oldest.action, &oldest.source, oldest.stamp.sent);
+        self.base_stamp = Some(oldest.stamp);
     }
 
     fn insert(&mut self, message: Message) {

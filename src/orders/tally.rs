@@ -302,6 +302,11 @@ impl Tally {
         })
     }
 
+    /// Whether an instance is here, withdrawn or not.
+    pub fn holds(&self, sop: &str) -> bool {
+        self.entries.get(sop).is_some_and(|entry| entry.held.is_some())
+    }
+
     /// Instances that lack without a name: a source counts more than are named or held.
     pub fn unnamed(&self) -> u32 {
         let most = self.spoken.values().filter_map(|s| s.count).max().unwrap_or(0);

@@ -4,6 +4,7 @@
 
 mod answers;
 mod attack;
+mod both_ends;
 mod chance;
 mod control;
 mod crash;

@@ -9,7 +9,7 @@ use super::record::{
 };
 use super::roll::word;
 use super::store::Stopped;
-use super::{Registrar, Row};
+use super::{Registrar, Row, travel};
 use crate::clock::Timestamp;
 use crate::orders::evidence::Statement;
 use crate::orders::history::Message;
@@ -111,13 +111,18 @@ impl Registrar {
                 story.extend(told(&record));
             }
             story.sort();
+            let carried = self.study(&id, None).await?.and_then(|study| study.carried.as_ref());
+            let (findings, missing) = match carried.map(travel::findings) {
+                Some(told) => told,
+                None => (verdict.findings, verdict.missing),
+            };
             all.push(CaseStory {
                 facts: dossier.facts,
                 matched: dossier.matched,
                 link: dossier.link,
                 standing: dossier.standing,
-                findings: verdict.findings,
-                missing: verdict.missing,
+                findings,
+                missing,
                 story,
             });
         }

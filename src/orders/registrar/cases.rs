@@ -8,24 +8,26 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::record::{
-    CURSOR, CaseId, Dossier, OrderRecord, PAGE_INSTANCES, SENDERS_MAX, Standing, StudyRef,
-    TURNS_MAX, Turn, entry, evidence, order_key, order_of_study, page_entry, pages, study_key,
-    study_numbers,
+    CURSOR, CaseId, Dossier, Number, OrderRecord, PAGE_INSTANCES, SENDERS_MAX, Standing, StudyRef,
+    TURNS_MAX, Told, Turn, entry, evidence, manifest_key, order_key, order_numbers, order_of_study,
+    page_entry, pages, study_key, study_numbers,
 };
 use super::roll::Row;
 use super::store::{Stopped, Store};
+use super::travel::{self, Way, add_ways};
 use super::{ARRIVALS_MAX, Registrar, header};
-use crate::cargo::CargoKind;
+use crate::cargo::{CargoKind, Envelope};
 use crate::clock::Timestamp;
 use crate::custody::{Arrival, CargoId};
-use crate::dicom::header::{Header, Reading, read};
+use crate::dicom::header::{Header, Reading, read, tag_of};
 use crate::orders::evidence::Statement;
 use crate::orders::instance::Instance;
 use crate::orders::judge::{Case, Rules, judge};
+use crate::orders::manifest::{Carried, Manifest};
 use crate::orders::matching::{Match, order_of};
 use crate::orders::order::{Order, OrderKey};
 use crate::orders::tally::Tally;
-use crate::orders::verdict::Verdict;
+use crate::orders::verdict::{Settled, Verdict};
 
 /// Most studies in memory.
 const STUDIES_MAX: usize = 256;
@@ -43,6 +45,8 @@ pub(super) const CANDIDATES_MAX: usize = 64;
 pub(super) struct OpenStudy {
     pub(super) dossier: Dossier,
     pub(super) tally: Tally,
+    /// What the node that sent the study says of it, where this one is told.
+    pub(super) carried: Option<Carried>,
     last_page: Vec<Instance>,
     used: u64,
     changed: bool,
@@ -88,7 +92,7 @@ impl OpenStudy {
     fn new(study: &StudyRef, at: Timestamp) -> Self {
         let dossier = Dossier::new(study, at);
         let tally = Tally::default();
-        Self { dossier, tally, last_page: Vec::new(), used: 0, changed: true }
+        Self { dossier, tally, carried: None, last_page: Vec::new(), used: 0, changed: true }
     }
 
     async fn read(dossier: Dossier, store: &Store) -> Result<Self, Stopped> {
@@ -102,12 +106,20 @@ impl OpenStudy {
         let statements = dossier.statements as usize;
         let said: Vec<Statement> = store.below(&evidence(&study), statements).await?;
         said.iter().for_each(|s| tally.hear(s));
-        Ok(Self { dossier, tally, last_page, used: 0, changed: false })
+        let carried = match dossier.manifest {
+            Some(_) => store.get::<Manifest>(manifest_key(&study)).await?,
+            None => None,
+        };
+        let carried = carried.map(|m| Carried::new(m, |sop| tally.holds(sop)));
+        Ok(Self { dossier, tally, carried, last_page, used: 0, changed: false })
     }
 
     /// Takes in an instance, and lays its page over the book.
     fn arrive(&mut self, instance: Instance, store: &mut Store) {
         self.tally.arrive(&instance);
+        if let Some(carried) = &mut self.carried {
+            carried.arrive(&instance.sop);
+        }
         self.last_page.push(instance);
         let page = self.dossier.instances / PAGE_INSTANCES as u32;
         store.put(page_entry(&self.dossier.study(), page, &self.last_page));
@@ -162,8 +174,13 @@ impl Registrar {
                 break;
             }
             last = Some(arrival.cargo.0);
-            if arrival.envelope.kind == CargoKind::Image && !arrival.envelope.study.is_empty() {
-                touched.insert(self.take_image(&arrival).await?);
+            match arrival.envelope.kind {
+                CargoKind::Image if !arrival.envelope.study.is_empty() => {
+                    touched.insert(self.take_image(&arrival).await?);
+                }
+                CargoKind::Order => self.take_order(&arrival, now).await?,
+                CargoKind::Manifest => touched.extend(self.take_manifest(&arrival).await?),
+                _ => {}
             }
         }
         let Some(last) = last else { return Ok(false) };
@@ -186,6 +203,7 @@ impl Registrar {
         let header = read_header(arrival).await;
         let issuer = self.issuer_of(&id);
         let instance = header::instance(envelope, header.as_ref(), arrival.kept_at);
+        let ways = self.ways_of_image(envelope, header.as_ref());
         self.study(&id, Some(arrival.kept_at)).await?;
         let study = self.cases.open.get_mut(&id).expect("just read or made");
         let dossier = &mut study.dossier;
@@ -203,8 +221,22 @@ impl Registrar {
         if dossier.senders.len() < SENDERS_MAX && !dossier.senders.contains(sender) {
             dossier.senders.push(sender.clone());
         }
+        add_ways(&mut dossier.ways, ways);
         study.arrive(instance, &mut self.store);
         Ok(id)
+    }
+
+    /// The nodes to which an image of this site goes.
+    fn ways_of_image(&self, envelope: &Envelope, header: Option<&Header>) -> Vec<Way> {
+        if envelope.identity.origin != self.config.node {
+            return Vec::new();
+        }
+        let attribute = |keyword: &str| {
+            let tag = tag_of(keyword)?;
+            header?.attribute(tag).map(str::to_owned)
+        };
+        let to = self.ways.assign(envelope, &attribute).into_iter();
+        to.map(|a| Way { destination: a.destination, urgency: a.urgency }).collect()
     }
 
     /// Who gives the patient numbers of a study's site, where nobody says.
@@ -227,7 +259,7 @@ impl Registrar {
         let mut found: BTreeMap<OrderKey, OrderRecord> = BTreeMap::new();
         let facts = &dossier.facts;
         for (kind, id) in study_numbers(facts) {
-            if kind == super::record::Number::Patient {
+            if kind == Number::Patient {
                 continue;
             }
             let term = kind.of_order(&facts.origin, id);
@@ -274,11 +306,43 @@ impl Registrar {
         let case =
             Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
         let verdict = judge(&case, &rules, now);
-        if study.dossier.settle(&verdict, matched, now) {
+        let before = study.dossier.standing.as_ref();
+        let standing = match study.carried {
+            Some(_) => travel::standing(study, before, now),
+            None => Standing::of(&verdict, before, now),
+        };
+        if study.dossier.settle(standing, verdict.settled(now), matched, now) {
             study.changed = true;
         }
-        let row = Row::of_study(&study.dossier).expect("just judged");
-        self.roll.set(row);
+        let dossier = &study.dossier;
+        if !dossier.ways.is_empty() && id.origin == self.config.node {
+            let news = Told::of(dossier, &verdict, now);
+            if dossier.told.as_ref().is_none_or(|told| !told.says(&news)) {
+                self.outbox.study(id, dossier.told.as_ref());
+            }
+        }
+        let (ways, order) = (dossier.ways.clone(), dossier.matched.order().cloned());
+        self.roll.set(Row::of_study(dossier).expect("just judged"));
+        if let Some(order) = order.filter(|_| !ways.is_empty() && id.origin == self.config.node) {
+            self.send_along(&order, ways, now).await?;
+        }
+        Ok(())
+    }
+
+    /// An order goes where the images of its studies go.
+    async fn send_along(
+        &mut self,
+        key: &OrderKey,
+        ways: Vec<Way>,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let Some(mut record) = self.store.get::<OrderRecord>(order_key(key)).await? else {
+            return Ok(());
+        };
+        if add_ways(&mut record.ways, ways) {
+            record.revise(now);
+            self.stand_order(record, now);
+        }
         Ok(())
     }
 
@@ -339,7 +403,11 @@ impl Registrar {
         let case = Case { order: Some(&order), matched: None, tally: &tally, settled: None };
         let verdict = judge(&case, &self.config.rules, now);
         record.standing = Some(Standing::of(&verdict, record.standing.as_ref(), now));
-        self.store.put(record.entry(&order, record.revision > record.carried));
+        let owed = record.revision > record.carried;
+        if owed {
+            self.outbox.order(record.key());
+        }
+        self.store.put(record.entry(&order, owed));
         match Row::of_order(&record) {
             Some(row) => self.roll.set(row),
             None => self.roll.remove(&CaseId::Order(order.key)),
@@ -353,8 +421,8 @@ impl Registrar {
         let own = order_of_study(&order.key);
         let studies: Vec<Dossier> = self.store.with(&own, b's', CANDIDATES_MAX).await?;
         found.extend(studies.iter().map(Dossier::study));
-        for (kind, id) in super::record::order_numbers(order) {
-            if kind == super::record::Number::Patient {
+        for (kind, id) in order_numbers(order) {
+            if kind == Number::Patient {
                 continue;
             }
             let term = kind.of_study(origin, id);
@@ -367,8 +435,13 @@ impl Registrar {
 
 impl Dossier {
     /// Takes in a verdict; true when it says something new.
-    fn settle(&mut self, verdict: &Verdict, matched: Match, now: Timestamp) -> bool {
-        let standing = Standing::of(verdict, self.standing.as_ref(), now);
+    fn settle(
+        &mut self,
+        standing: Standing,
+        settled: Option<Settled>,
+        matched: Match,
+        now: Timestamp,
+    ) -> bool {
         let same = self.standing.as_ref() == Some(&standing) && self.matched == matched;
         let before = self.standing.as_ref().map(|s| (s.headline, s.progress));
         if before != Some((standing.headline, standing.progress)) {
@@ -378,7 +451,7 @@ impl Dossier {
             self.turns.drain(..over);
         }
         // The surest *complete* that was told counts.
-        if let Some(settled) = verdict.settled(now)
+        if let Some(settled) = settled
             && self.settled.is_none_or(|known| settled.grade < known.grade)
         {
             self.settled = Some(settled);

@@ -17,7 +17,7 @@ use super::record::{
     answer_term, entry, merge_key, order_key,
 };
 use super::store::Stopped;
-use super::{DeskError, Owed, Registrar, hl7_time};
+use super::{DeskError, ORDER_BYTES_MAX, Owed, Registrar, hl7_time};
 use crate::cargo::{Sha256, Urgency};
 use crate::clock::Timestamp;
 use crate::hl7::ack::{Condition, Refusal, Stamp as AckStamp};
@@ -312,9 +312,20 @@ impl Registrar {
     ) -> Result<(), Stopped> {
         let order = record.history.order();
         if order != *before || record.revision == 0 {
-            let wall = u64::try_from(now.0).unwrap_or(0);
-            record.revision = wall.max(record.revision + 1);
+            record.revise(now);
         }
+        record.history.fit(ORDER_BYTES_MAX / 2);
+        self.enter_order_as_is(record, before, now).await
+    }
+
+    /// The same for an order that another node has told.
+    pub(super) async fn enter_order_as_is(
+        &mut self,
+        record: OrderRecord,
+        before: &Order,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let order = record.history.order();
         self.stand_order(record, now);
         let mut touched = self.studies_of(before).await?;
         touched.extend(self.studies_of(&order).await?);

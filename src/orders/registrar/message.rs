@@ -16,7 +16,7 @@ use crate::orders::identifier::{Authority, Identifier, Patient};
 use crate::orders::order::{Action, Clinical, Code, Content, OrderState, PARTS_MAX, Procedure};
 
 /// Longest text for the reader that is taken, in bytes.
-const CLINICAL_MAX: usize = 16 << 10;
+const CLINICAL_MAX: usize = 8 << 10;
 
 /// What one message asks of one order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,8 +24,10 @@ mod message;
 mod record;
 mod roll;
 mod store;
+mod travel;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +40,7 @@ pub use answers::{CaseStory, Event, OrderStory};
 pub use enter::NewOrder;
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Row};
+pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
 
 use crate::cargo::NodeName;
 use crate::clock::{self, Timestamp};
@@ -52,6 +55,7 @@ use cases::Cases;
 use record::{CURSOR, CaseId, Cursor, Dossier, MergeRecord, OPEN, OrderRecord};
 use roll::Roll;
 use store::{Stopped, Store};
+use travel::Outbox;
 
 /// Calls that may wait.
 pub const CALLS_MAX: usize = 256;
@@ -244,6 +248,8 @@ struct Registrar {
     store: Store,
     cases: Cases,
     roll: Roll,
+    outbox: Outbox,
+    ways: Arc<dyn Ways>,
     merges: std::collections::BTreeMap<NodeName, Merges>,
     cursor: Cursor,
     /// Makes control IDs of answers differ.
@@ -257,6 +263,7 @@ struct Registrar {
 pub fn start(
     config: Config,
     custody: Custody,
+    ways: Arc<dyn Ways>,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> (Desk, tokio::task::JoinHandle<()>) {
@@ -265,6 +272,8 @@ pub fn start(
         store: Store::new(custody.clone()),
         cases: Cases::default(),
         roll: Roll::default(),
+        outbox: Outbox::default(),
+        ways,
         merges: std::collections::BTreeMap::new(),
         cursor: Cursor::default(),
         answered: 0,
@@ -330,6 +339,9 @@ impl Registrar {
         }
         let more = more || due.len() == DUE_MAX;
         let written = self.end(&mut owed).await?;
+        // Only what is durable here is told to others.
+        self.carry(now).await?;
+        let written = self.end(&mut owed).await? && written;
         if !written {
             tokio::time::sleep(PAUSE).await;
         }
@@ -376,7 +388,7 @@ impl Registrar {
         orders.iter().filter_map(Row::of_order).for_each(|row| self.roll.set(row));
         let studies: Vec<Dossier> = self.store.with(OPEN, b's', OPEN_MAX).await?;
         studies.iter().filter_map(Row::of_study).for_each(|row| self.roll.set(row));
-        Ok(())
+        self.load_outbox().await
     }
 
     /// Answers a call, or lays its changes over the book; the answer is said when the turn ends.

@@ -6,6 +6,7 @@
 //! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
 //! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`]s | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
+//! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
 //! | `p` patient number | a merge of two patients | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
@@ -16,6 +17,7 @@
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
+use super::travel::Way;
 use crate::cargo::{Hasher, NodeName};
 use crate::clock::Timestamp;
 use crate::custody::register::Entry;
@@ -182,12 +184,29 @@ pub(super) struct OrderRecord {
     /// How it stands while it has none.
     #[n(5)]
     pub(super) standing: Option<Standing>,
+    /// Nodes to which images of its studies go.
+    #[n(6)]
+    pub(super) ways: Vec<Way>,
 }
 
 impl OrderRecord {
     pub(super) fn new(key: OrderKey, at: Timestamp) -> Self {
         let history = History::new(key);
-        Self { history, revision: 0, carried: 0, entered_at: at, studies: 0, standing: None }
+        Self {
+            history,
+            revision: 0,
+            carried: 0,
+            entered_at: at,
+            studies: 0,
+            standing: None,
+            ways: Vec::new(),
+        }
+    }
+
+    /// It says something new, which other nodes are to be told.
+    pub(super) fn revise(&mut self, now: Timestamp) {
+        let wall = u64::try_from(now.0).unwrap_or(0);
+        self.revision = wall.max(self.revision + 1);
     }
 
     pub(super) fn key(&self) -> &OrderKey {
@@ -243,9 +262,12 @@ pub(super) struct Dossier {
     /// Number of the last manifest that was handed to custody, and what it said.
     #[n(11)]
     pub(super) told: Option<Told>,
-    /// Number and bytes of the manifest that another node sent, in pieces under their own keys.
+    /// Number of the manifest that another node sent; it has a key of its own.
     #[n(12)]
-    pub(super) manifest: Option<(u64, u32)>,
+    pub(super) manifest: Option<u64>,
+    /// Nodes to which its images go.
+    #[n(13)]
+    pub(super) ways: Vec<Way>,
 }
 
 /// What the last manifest said, as far as another one follows when it changes.
@@ -295,6 +317,7 @@ impl Dossier {
             first_at: at,
             told: None,
             manifest: None,
+            ways: Vec::new(),
         }
     }
 
@@ -390,6 +413,11 @@ pub(super) fn page_key(study: &StudyRef, page: u32) -> Vec<u8> {
 /// What all evidence of a study begins with.
 pub(super) fn evidence(study: &StudyRef) -> Vec<u8> {
     digest(b'e', &[study.origin.as_str(), &study.study])
+}
+
+/// Where the manifest of another node stands.
+pub(super) fn manifest_key(study: &StudyRef) -> Vec<u8> {
+    digest(b'f', &[study.origin.as_str(), &study.study])
 }
 
 pub(super) fn merge_key(origin: &NodeName, retired: &Identifier) -> Vec<u8> {

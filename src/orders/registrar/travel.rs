@@ -1,0 +1,438 @@
+//! Orders and manifests between nodes: what this node tells, and what it is told.
+//!
+//! - An order goes to every node that the routes name for it, or for an image of its study, ahead
+//!   of the images: never below [`Urgency::Urgent`]. A manifest goes where the images of its study
+//!   go, whenever its study stands otherwise, and at most every [`MANIFEST_PAUSE`].
+//! - That an order is still to be handed over is part of its entry; that a manifest is, follows
+//!   from its study's. So a crash forgets neither. What is handed over twice has the same bytes,
+//!   and custody keeps it once.
+//! - Of an order the higher revision counts, of a manifest the higher number. Both count from the
+//!   wall clock upwards, so that a node that has lost its data is believed again.
+//! - A node is believed about its own orders and studies only. What cannot be read, or is longer
+//!   than [`ORDER_BYTES_MAX`], is kept as cargo, told in the log, and otherwise passed over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use minicbor::{Decode, Encode};
+
+use super::cases::OpenStudy;
+use super::record::{
+    Dossier, OrderRecord, Standing, StudyRef, TO_CARRY, Told, entry, manifest_key, order_key,
+};
+use super::store::Stopped;
+use super::{DUE_MAX, Registrar};
+use crate::cargo::{
+    Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Sha256, Urgency,
+};
+use crate::clock::Timestamp;
+use crate::custody::{Arrival, Draft};
+use crate::orders::history::{History, MESSAGES_MAX};
+use crate::orders::manifest::{Carried, Manifest, Reading, UidList};
+use crate::orders::matching::Link;
+use crate::orders::order::{Order, OrderKey};
+use crate::orders::verdict::{Finding, Missing, Verdict, What};
+use crate::orders::words::{Sentence, Word};
+
+/// Longest order that is handed over or taken in, in bytes.
+pub const ORDER_BYTES_MAX: usize = 256 << 10;
+/// Longest manifest that is kept for a study, in bytes; a longer one is kept without the rest of
+/// its list, and its study is then never complete here.
+const MANIFEST_BYTES_MAX: usize = 512 << 10;
+/// Most orders that a start finds to be handed over.
+const TO_CARRY_MAX: usize = 100_000;
+/// Between two manifests of one study.
+pub const MANIFEST_PAUSE: Duration = Duration::from_secs(1);
+/// Destinations of one study or order that are remembered.
+const WAYS_MAX: usize = 16;
+
+/// Who knows which other nodes a piece of cargo is to go to.
+pub trait Ways: Send + Sync + 'static {
+    /// The assignments among nodes: what goes elsewhere is left out. `attribute` answers as in
+    /// [`Subject`](crate::routing::Subject).
+    fn assign(
+        &self,
+        envelope: &Envelope,
+        attribute: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Assignment>;
+}
+
+/// An order on its way.
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+struct CarriedOrder {
+    #[n(0)]
+    revision: u64,
+    #[n(1)]
+    history: History,
+}
+
+/// A destination of a study's images, and how soon they are to be there.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Way {
+    #[n(0)]
+    pub(super) destination: DestinationName,
+    #[n(1)]
+    pub(super) urgency: Urgency,
+}
+
+/// Adds ways that are not known, or sooner; true when there was one.
+pub(super) fn add_ways(own: &mut Vec<Way>, new: impl IntoIterator<Item = Way>) -> bool {
+    let mut changed = false;
+    for way in new {
+        match own.iter().position(|w| w.destination == way.destination) {
+            Some(at) if own[at].urgency <= way.urgency => continue,
+            Some(at) => own[at].urgency = way.urgency,
+            None if own.len() < WAYS_MAX => own.push(way),
+            None => continue,
+        }
+        changed = true;
+    }
+    changed
+}
+
+/// What is to be handed to custody, seen from memory.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    orders: BTreeMap<OrderKey, ()>,
+    studies: BTreeMap<StudyRef, Timestamp>,
+}
+
+impl Outbox {
+    pub(super) fn order(&mut self, key: &OrderKey) {
+        self.orders.insert(key.clone(), ());
+    }
+
+    /// A manifest of the study is to go, not before its last one is old enough.
+    pub(super) fn study(&mut self, study: &StudyRef, last: Option<&Told>) {
+        let last = last.map_or(0, |told| i64::try_from(told.number).unwrap_or(0));
+        self.studies.insert(study.clone(), Timestamp(last) + MANIFEST_PAUSE);
+    }
+
+    fn due(&self, now: Timestamp) -> (Vec<OrderKey>, Vec<StudyRef>) {
+        let studies = self.studies.iter().filter(|(_, at)| **at <= now);
+        (
+            self.orders.keys().take(DUE_MAX).cloned().collect(),
+            studies.take(DUE_MAX).map(|(id, _)| id.clone()).collect(),
+        )
+    }
+}
+
+fn envelope(kind: CargoKind, origin: &NodeName, body: &[u8], now: Timestamp) -> Envelope {
+    let sha256 = Sha256::of(body);
+    Envelope {
+        kind,
+        // The same content is the same piece, however often it is handed over.
+        identity: Identity { origin: origin.clone(), key: format!("{kind}-{sha256}"), sha256 },
+        length: body.len() as u64,
+        urgency: Urgency::Routine,
+        received_at: now,
+        calling_ae: String::new(),
+        called_ae: String::new(),
+        sop_class: String::new(),
+        transfer_syntax: String::new(),
+        study: String::new(),
+        series: String::new(),
+        modality: String::new(),
+        accession: String::new(),
+        patient_id: String::new(),
+        flags: Vec::new(),
+    }
+}
+
+impl Registrar {
+    /// Finds what a crash left to be handed over. Manifests follow from their studies, which are
+    /// judged anew when something happens to them.
+    pub(super) async fn load_outbox(&mut self) -> Result<(), Stopped> {
+        self.outbox = Outbox::default();
+        let orders: Vec<OrderRecord> = self.store.with(TO_CARRY, b'o', TO_CARRY_MAX).await?;
+        orders.iter().for_each(|o| self.outbox.order(o.key()));
+        Ok(())
+    }
+
+    /// Hands orders and manifests to custody, some at a time.
+    pub(super) async fn carry(&mut self, now: Timestamp) -> Result<(), Stopped> {
+        let (orders, studies) = self.outbox.due(now);
+        for key in orders {
+            if !self.carry_order(&key, now).await? {
+                return Ok(());
+            }
+        }
+        for study in studies {
+            if !self.carry_manifest(&study, now).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a body to custody for these destinations; false when custody does not take it now.
+    async fn hand_over(&mut self, envelope: Envelope, body: &[u8], to: Vec<Assignment>) -> bool {
+        if to.is_empty() {
+            return true;
+        }
+        let mut assembly = self.custody.assemble();
+        if assembly.push(body).await.is_err() {
+            return false;
+        }
+        let draft = Draft { envelope, body: assembly.finish(), assignments: to };
+        match self.custody.take(draft).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%error, "orders and manifests wait for custody");
+                false
+            }
+        }
+    }
+
+    async fn carry_order(&mut self, key: &OrderKey, now: Timestamp) -> Result<bool, Stopped> {
+        let Some(mut record) = self.store.get::<OrderRecord>(order_key(key)).await? else {
+            self.outbox.orders.remove(key);
+            return Ok(true);
+        };
+        let order = record.history.order();
+        let carried = CarriedOrder { revision: record.revision, history: record.history.clone() };
+        let body = minicbor::to_vec(&carried).expect("encoding into memory cannot fail");
+        let mut envelope = envelope(CargoKind::Order, &key.origin, &body, now);
+        envelope.urgency = order.urgency().min(Urgency::Urgent);
+        let to = self.ways_of(&order, &record, &envelope);
+        if !self.hand_over(envelope, &body, to).await {
+            return Ok(false);
+        }
+        record.carried = record.revision;
+        self.outbox.orders.remove(key);
+        self.store.put(record.entry(&order, false));
+        Ok(true)
+    }
+
+    /// Where an order goes: where the routes send what is like it, and where its images went.
+    fn ways_of(&self, order: &Order, record: &OrderRecord, envelope: &Envelope) -> Vec<Assignment> {
+        let c = &order.content;
+        let first = |own: &str| crate::cargo::peer_text(own);
+        let asked = Envelope {
+            modality: first(&c.modality),
+            accession: first(c.accession.as_ref().map_or("", |a| &a.id)),
+            patient_id: first(c.patient.ids.first().map_or("", |i| &i.id)),
+            ..envelope.clone()
+        };
+        let attribute = |keyword: &str| match keyword {
+            "Modality" => Some(asked.modality.clone()),
+            "AccessionNumber" => Some(asked.accession.clone()),
+            "PatientID" => Some(asked.patient_id.clone()),
+            "RequestingService" => Some(c.clinical.department.clone()),
+            _ => None,
+        };
+        let mut to = self.ways.assign(&asked, &attribute);
+        for way in &record.ways {
+            if !to.iter().any(|a| a.destination == way.destination) {
+                let (destination, urgency) = (way.destination.clone(), way.urgency);
+                to.push(Assignment { destination, urgency, hold: None });
+            }
+        }
+        // An order overtakes the images that it explains, and none of it waits for a person.
+        to.iter_mut().for_each(|a| {
+            a.urgency = a.urgency.min(envelope.urgency);
+            a.hold = None;
+        });
+        to
+    }
+
+    async fn carry_manifest(&mut self, id: &StudyRef, now: Timestamp) -> Result<bool, Stopped> {
+        let Some((dossier, verdict)) = self.verdict(id, now).await? else {
+            self.outbox.studies.remove(id);
+            return Ok(true);
+        };
+        let told = Told::of(&dossier, &verdict, now);
+        let study = self.study(id, None).await?.expect("just judged");
+        let order = dossier.matched.order();
+        let origin = &id.origin;
+        let judged = (&verdict, &study.tally);
+        let manifest = Manifest::new((origin, &id.study), told.number, order, judged, now);
+        let body = manifest.encode();
+        let envelope = envelope(CargoKind::Manifest, origin, &body, now);
+        let to = dossier.ways.iter().map(|way| Assignment {
+            destination: way.destination.clone(),
+            urgency: way.urgency,
+            hold: None,
+        });
+        let to = to.collect();
+        if !self.hand_over(envelope, &body, to).await {
+            return Ok(false);
+        }
+        self.outbox.studies.remove(id);
+        if let Some(study) = self.study(id, None).await? {
+            study.dossier.told = Some(told);
+        }
+        self.changed(id);
+        Ok(true)
+    }
+
+    /// Takes in an order that another node has told.
+    pub(super) async fn take_order(
+        &mut self,
+        arrival: &Arrival,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let origin = &arrival.envelope.identity.origin;
+        if *origin == self.config.node {
+            return Ok(());
+        }
+        let Some(told) = read_order(arrival).await else {
+            tracing::warn!(cargo = %arrival.cargo, %origin, "an order cannot be read; passed over");
+            return Ok(());
+        };
+        let key = told.history.key().clone();
+        let known = self.store.get::<OrderRecord>(order_key(&key)).await?;
+        let mut record = known.unwrap_or_else(|| OrderRecord::new(key, now));
+        if told.revision <= record.revision {
+            return Ok(());
+        }
+        let before = record.history.order();
+        record.history = told.history;
+        record.revision = told.revision;
+        // It goes no further from here by itself; the routes may send the cargo on.
+        record.carried = told.revision;
+        self.enter_order_as_is(record, &before, now).await
+    }
+
+    /// Takes in what another node says of a study of its own.
+    pub(super) async fn take_manifest(
+        &mut self,
+        arrival: &Arrival,
+    ) -> Result<Option<StudyRef>, Stopped> {
+        let origin = arrival.envelope.identity.origin.clone();
+        if origin == self.config.node {
+            return Ok(None);
+        }
+        let read = match arrival.body.read().await {
+            Ok(bytes) => Manifest::decode(&bytes).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        let manifest = match read {
+            Ok(manifest) if manifest.origin == origin => fitting(manifest),
+            Ok(_) => return Ok(None),
+            Err(error) => {
+                tracing::warn!(cargo = %arrival.cargo, %origin, error, "a manifest is passed over");
+                return Ok(None);
+            }
+        };
+        let id = StudyRef { origin, study: manifest.study.clone() };
+        self.study(&id, Some(arrival.kept_at)).await?;
+        let study = self.study(&id, None).await?.expect("just read or made");
+        if study.dossier.manifest.is_some_and(|number| number >= manifest.number) {
+            return Ok(None);
+        }
+        study.dossier.manifest = Some(manifest.number);
+        study.dossier.link = Some(Link {
+            at: manifest.judged_at,
+            order: manifest.order.clone(),
+            by: id.origin.to_string(),
+        });
+        let carried = Carried::new(manifest, |sop| study.tally.holds(sop));
+        study.carried = Some(carried);
+        let kept = study.carried.as_ref().expect("just set").manifest().clone();
+        self.store.put(entry(manifest_key(&id), &kept, Vec::new()));
+        self.changed(&id);
+        Ok(Some(id))
+    }
+}
+
+async fn read_order(arrival: &Arrival) -> Option<CarriedOrder> {
+    if arrival.body.len() > ORDER_BYTES_MAX as u64 {
+        return None;
+    }
+    let bytes = arrival.body.read().await.ok()?;
+    let told: CarriedOrder = minicbor::decode(&bytes).ok()?;
+    let own = told.history.key().origin == arrival.envelope.identity.origin;
+    (own && told.history.messages().len() <= MESSAGES_MAX).then_some(told)
+}
+
+/// A manifest that can be kept: one that is too long loses the end of its list, and counts it.
+fn fitting(mut manifest: Manifest) -> Manifest {
+    while manifest.encode().len() > MANIFEST_BYTES_MAX && !manifest.wanted.is_empty() {
+        let keep = manifest.wanted.len() / 2;
+        let beyond = u32::try_from(manifest.wanted.len() - keep).unwrap_or(u32::MAX);
+        let cut = |list: &UidList| UidList::of(list.iter().take(keep));
+        manifest.wanted = cut(&manifest.wanted);
+        let wanted = manifest.wanted.clone();
+        manifest.missing = UidList::of(manifest.missing.iter().filter(|uid| wanted.contains(uid)));
+        manifest.withdrawn = cut(&manifest.withdrawn);
+        manifest.unnamed = manifest.unnamed.saturating_add(beyond);
+    }
+    manifest
+}
+
+impl Told {
+    /// What a manifest of a study would say now.
+    pub(super) fn of(dossier: &Dossier, verdict: &Verdict, now: Timestamp) -> Self {
+        let last = dossier.told.as_ref().map_or(0, |told| told.number);
+        let standing = Standing::of(verdict, None, now);
+        // While images come, that they come is all that is told.
+        let coming = standing.progress == What::Arriving;
+        Self {
+            number: u64::try_from(now.0).unwrap_or(0).max(last + 1),
+            progress: standing.progress,
+            attention: standing.attention,
+            grade: standing.grade,
+            missing: if coming { 0 } else { standing.missing },
+            order: dossier.matched.order().cloned(),
+            withdrawn: verdict.withdrawn,
+            held: if coming { 0 } else { standing.held },
+        }
+    }
+
+    /// Whether another manifest has nothing new to say.
+    pub(super) fn says(&self, other: &Self) -> bool {
+        *other == Self { number: other.number, ..self.clone() }
+    }
+}
+
+/// How a study stands at a node that others told of it.
+pub(super) fn standing(study: &OpenStudy, before: Option<&Standing>, now: Timestamp) -> Standing {
+    let carried = study.carried.as_ref().expect("told of");
+    let (manifest, reading) = (carried.manifest(), carried.reading());
+    let concerns = manifest.attention.iter().copied().filter(|what| !what.is_progress());
+    let mut attention: Vec<What> = concerns.collect();
+    attention.extend(Some(reading.what).filter(|what| what.needs_attention()));
+    attention.sort_unstable();
+    attention.dedup();
+    let headline = attention.first().copied().unwrap_or(reading.what).min(reading.what);
+    let reason = match headline == reading.what {
+        true => reading.reason.clone(),
+        false => Word::OriginJudges.into(),
+    };
+    let since = before.filter(|b| b.headline == headline).map_or(now, |b| b.since);
+    Standing {
+        headline,
+        progress: reading.what,
+        attention,
+        grade: reading.grade,
+        reason,
+        action: Word::Wait,
+        held: reading.held,
+        arrived: reading.held,
+        expected: Some(reading.expected),
+        missing: reading.expected.saturating_sub(reading.held),
+        lacking: carried.awaited().take(super::LACKING_SHOWN_MAX).map(str::to_owned).collect(),
+        hold: None,
+        since,
+        again_at: None,
+    }
+}
+
+/// What is found of a study at a node that others told of it, and what it lacks.
+pub(super) fn findings(carried: &Carried) -> (Vec<Finding>, Vec<Missing>) {
+    let (manifest, reading): (&Manifest, Reading) = (carried.manifest(), carried.reading());
+    let own = Finding::new(reading.what, reading.reason, Word::Wait).on(manifest.by.clone());
+    let concern = |what: &What| {
+        let reason: Sentence = Word::OriginJudges.into();
+        Finding::new(*what, reason, Word::Wait)
+    };
+    let concerns = manifest.attention.iter().filter(|what| !what.is_progress()).map(concern);
+    let mut findings: Vec<Finding> = concerns.chain([own]).collect();
+    findings.sort_by_key(|f| f.what);
+    let awaited: std::collections::BTreeSet<&str> = carried.awaited().collect();
+    let lacks = manifest.details.iter().filter(|m| awaited.contains(m.sop.as_str()));
+    (findings, lacks.cloned().collect())
+}
