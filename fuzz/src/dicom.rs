@@ -86,7 +86,7 @@ fn door() -> Door {
         limits: Limits::default(),
     };
     let address = [127, 0, 0, 1].into();
-    Door { config: Arc::new(config), address, refuse: None }
+    Door { config: Arc::new(config), address, refuse: None, services: true }
 }
 
 pub(crate) fn association(data: &[u8]) {
@@ -255,7 +255,7 @@ pub(crate) fn command_sets() -> Vec<Vec<u8>> {
         })
     };
     let find = Command::Other {
-        field: 0x20,
+        field: 0x0110,
         message_id: Some(2),
         sop_class: "1.2.840.10008.5.1.4.31".into(),
         sop_instance: String::new(),
