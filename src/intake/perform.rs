@@ -139,6 +139,10 @@ impl Performing {
                 services.commit(caller, asked, reporter).await?;
             }
             Operation::Find(_) => {
+                if self.length == 0 {
+                    let comment = "a query without an identifier";
+                    return Err(Fault::new(status::DATA_SET_MISMATCH, comment));
+                }
                 let terms = text(&attributes, tags::SPECIFIC_CHARACTER_SET);
                 let matches = services.worklist(caller, attributes).await?;
                 return Ok(Some((matches, Repertoire::of(&terms))));
