@@ -2,7 +2,7 @@
 
 use dicom_core::Tag;
 
-use super::command::{Response, status};
+use super::command::{ERROR_COMMENT_LENGTH_MAX, Response, status};
 
 /// A refusal: status, the attributes it is about, and words for the person at the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub struct Fault {
 impl Fault {
     /// With a status and a comment alone.
     pub const fn new(status: u16, comment: &'static str) -> Self {
+        debug_assert!(comment.len() <= ERROR_COMMENT_LENGTH_MAX && comment.is_ascii());
         Self { status, error_id: None, attributes: vec![], comment }
     }
 

@@ -527,6 +527,7 @@ impl Connection {
             Action::Nothing | Action::Accept(_) | Action::Message(_) => return,
         }
         self.open = None;
+        self.end_services();
     }
 }
 

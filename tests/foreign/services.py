@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage
 
@@ -107,7 +108,8 @@ class Services:
         out["PixelData"].VR = "OW"
         out.Rows = out.Columns = 100
         out.BitsAllocated = 16
-        out.is_little_endian, out.is_implicit_VR = True, False
+        out.file_meta = FileMetaDataset()
+        out.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         return out
 
     def move(self, event):

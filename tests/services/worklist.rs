@@ -129,7 +129,7 @@ async fn an_identifier_is_needed_and_a_huge_one_is_refused() {
     let site = site(Worklist::Nothing).await;
     let huge = "x".repeat(5 << 20);
     let steps = json!([
-        { "do": "find", "data": { "PatientComments": huge } },
+        { "do": "find", "data": { "TextValue": huge } },
         { "do": "bare", "field": 0x20, "class": WORKLIST },
     ]);
     let lines = modality(site.port, &[], steps).await;

@@ -196,6 +196,15 @@ impl Connection {
         }
     }
 
+    /// The association has ended: whoever finds, or has something to report, learns of it now.
+    pub(super) fn end_services(&mut self) {
+        self.performing = None;
+        self.finding = None;
+        self.awaited = None;
+        self.reporting.1.close();
+        while self.reporting.1.try_recv().is_ok() {}
+    }
+
     /// Writes a command set with its data set.
     async fn say(&mut self, context: u8, command: &Command, data: &[u8]) -> io::Result<()> {
         let State::Established(established) = self.association.state() else { return Ok(()) };
