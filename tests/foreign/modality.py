@@ -9,7 +9,8 @@ and one {"event": TYPE, "data": {...}} for each event that is reported to it, on
 on one that is opened to --listen. Steps:
   {"do": "create"|"set", "class", "instance", "data"}    N-CREATE, N-SET
   {"do": "action", "data", "type": 1, "instance"}        N-ACTION of storage commitment
-  {"do": "find", "data", "cancel_after": N}              C-FIND of the worklist: a line per match
+  {"do": "find", "data", "cancel_after": N, "abort_after": N}
+                                                         C-FIND of the worklist: a line per match
   {"do": "bare", "field": N, "class"}                    a request without its data set
   {"do": "events", "n": N}                               waits until N events were reported
   {"do": "sleep", "seconds": S}
@@ -154,6 +155,9 @@ class Modality:
                 self.answer(status, set_)
                 if n + 1 == step.get("cancel_after"):
                     assoc.send_c_cancel(5, query_model=WORKLIST)
+                if n + 1 == step.get("abort_after"):
+                    assoc.abort()
+                    return
         elif kind == "bare":
             self.bare(assoc, step)
         elif kind == "events":

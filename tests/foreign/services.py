@@ -71,15 +71,16 @@ class Services:
     def create(self, event):
         uid = str(event.request.AffectedSOPInstanceUID or "")
         self.say(do="create", instance=uid, data=plain(event.attribute_list))
-        out = Dataset()
+        out = None
         if not uid:
+            out = Dataset()
             out.AffectedSOPInstanceUID = "2.25.42"
         return self.verdict(), out
 
     def set(self, event):
         uid = str(event.request.RequestedSOPInstanceUID)
         self.say(do="set", instance=uid, data=plain(event.modification_list))
-        return self.verdict(), Dataset()
+        return self.verdict(), None
 
     def event(self, event):
         self.say(do="event", type=event.event_type, data=plain(event.event_information))

@@ -106,10 +106,18 @@ async fn a_query_without_end_stops_at_the_limit_and_one_cut_short_is_a_failure()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_goes_away_in_the_middle_of_its_query_is_let_go() {
     let site = site(Worklist::Endless(entry("A1"), Duration::from_millis(50))).await;
+    let find = json!([{ "do": "find", "data": { "PatientName": "" }, "abort_after": 1 }]);
+    let lines = modality(site.port, &[], find).await;
+    assert_eq!(statuses(&lines), ["FF00"]);
+    site.until("the finder is told", |seen| seen.unwanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_is_heeded_as_dcmtk_says_it() {
+    let site = site(Worklist::Endless(entry("A1"), Duration::from_millis(50))).await;
     let port = site.port.to_string();
-    let arguments = ["-W", "-aec", "HIKYAKU", "127.0.0.1", &port, "-k", "PatientName", "--cancel"];
-    // Cancels after one, as dcmtk does it.
-    let output = run("findscu", &[&arguments[..], &["1"]].concat()).await;
+    let arguments = ["-W", "--cancel", "1", "-aec", "HIKYAKU", "127.0.0.1", &port];
+    let output = run("findscu", &[&arguments[..], &["-k", "PatientName"]].concat()).await;
     assert!(output.status.success(), "{output:?}");
     site.until("the finder is told", |seen| seen.unwanted).await;
 }
