@@ -98,6 +98,24 @@ impl Bench {
         [format!("{:.0}", rss_mib(pid)), dir("cargo"), dir("facts"), dir("ledger")]
     }
 
+    /// What one window of `n` objects that ends at `end` took, in seconds of time and processor.
+    fn window_row(&self, word: &str, end: u64, n: u64, spent: (f64, f64), pid: u32) -> [String; 9] {
+        let (n, (seconds, cpu)) = (n as f64, spent);
+        let [rss, cargo, facts, ledger] = self.sizes(pid);
+        eprintln!("{end} {word}: {:.0} inst/s, {rss} MiB", n / seconds);
+        [
+            end.to_string(),
+            format!("{:.0}", n / seconds),
+            format!("{:.0}", seconds / n * 1e6),
+            format!("{:.0}", cpu / n * 1e6),
+            rss,
+            cargo,
+            facts,
+            ledger,
+            format!("{:.1}", load()),
+        ]
+    }
+
     fn enqueue(&self, node: &Node) {
         let pid = node.process.pid();
         let mut table = Table::new([
@@ -122,21 +140,8 @@ impl Bench {
                     scope.spawn(|| scu::send(self.dicom, &next, end).expect("success answers"));
                 }
             });
-            let n = (end - begun) as f64;
-            let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(pid) - cpu);
-            let [rss, cargo, facts, ledger] = self.sizes(pid);
-            eprintln!("{end} queued: {:.0} inst/s, {rss} MiB", n / seconds);
-            table.row([
-                end.to_string(),
-                format!("{:.0}", n / seconds),
-                format!("{:.0}", seconds / n * 1e6),
-                format!("{:.0}", cpu / n * 1e6),
-                rss,
-                cargo,
-                facts,
-                ledger,
-                format!("{:.1}", load()),
-            ]);
+            let spent = (started.elapsed().as_secs_f64(), cpu_seconds(pid) - cpu);
+            table.row(self.window_row("queued", end, end - begun, spent, pid));
             begun = end;
         }
         table.print(&format!("Queueing {} objects, {} senders", self.count, self.senders));
@@ -205,21 +210,8 @@ impl Bench {
             let end = (done + self.window).min(wanted);
             let (started, cpu) = (Instant::now(), cpu_seconds(pid));
             assert!(wait_until(limit, step, || delivered.load(Ordering::Relaxed) >= end));
-            let n = (end - done) as f64;
-            let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(pid) - cpu);
-            let [rss, cargo, facts, ledger] = self.sizes(pid);
-            eprintln!("{end} delivered: {:.0} inst/s, {rss} MiB", n / seconds);
-            table.row([
-                end.to_string(),
-                format!("{:.0}", n / seconds),
-                format!("{:.0}", seconds / n * 1e6),
-                format!("{:.0}", cpu / n * 1e6),
-                rss,
-                cargo,
-                facts,
-                ledger,
-                format!("{:.1}", load()),
-            ]);
+            let spent = (started.elapsed().as_secs_f64(), cpu_seconds(pid) - cpu);
+            table.row(self.window_row("delivered", end, end - done, spent, pid));
             done = end;
         }
         table.print("Delivering them, 4 associations, to a sink that keeps nothing");

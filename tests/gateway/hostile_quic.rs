@@ -15,7 +15,7 @@ use hikyaku::tunnel::frame::{Frame, Hello, Offer, Purpose, Refusal, Withdraw};
 use crate::line::{Line, Quality};
 use crate::rogue::{ALPN, Authority, Lane, Rogue, initials, install, installed};
 use crate::sender::{Load, Shape};
-use crate::site::{HOSPITAL, Node, Port, READING, Site, until};
+use crate::site::{HOSPITAL, Node, Port, READING, Site, is_up, tunnel, until};
 
 /// Resident KiB of a node that may be added by floods: half of what the goals allow a node.
 const FLOOD_GROWTH_MAX: u64 = 50 << 10;
@@ -24,17 +24,6 @@ fn memory(node: &Node, line: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("a process");
     let line = status.lines().find_map(|l| l.strip_prefix(line)).expect("a line");
     line.split_ascii_whitespace().next().and_then(|n| n.parse().ok()).expect("KiB")
-}
-
-/// What `/status` says of the tunnel to a peer.
-fn tunnel(node: &Node, field: &str) -> String {
-    let status = node.status();
-    let peer = &status["peers"][0][field];
-    peer.as_str().map_or_else(|| peer.to_string(), str::to_owned)
-}
-
-fn is_up(node: &Node) -> bool {
-    tunnel(node, "up") == "true"
 }
 
 fn refused(node: &Node, reason: &str) -> f64 {

@@ -568,3 +568,15 @@ impl Drop for Node {
         }
     }
 }
+
+/// What `/status` says of the tunnel to a node's only peer.
+pub(crate) fn tunnel(node: &Node, field: &str) -> String {
+    let status = node.status();
+    let peer = &status["peers"][0][field];
+    peer.as_str().map_or_else(|| peer.to_string(), str::to_owned)
+}
+
+/// Whether that tunnel stands.
+pub(crate) fn is_up(node: &Node) -> bool {
+    tunnel(node, "up") == "true"
+}

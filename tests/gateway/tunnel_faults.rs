@@ -13,7 +13,7 @@ use crate::line::{Line, Quality};
 use crate::part10;
 use crate::rogue::{Authority, install};
 use crate::sender::{Acked, Association, Load, Object, Shape, new_study, objects, send_ok};
-use crate::site::{HOSPITAL, Node, Plan, Port, READING, Site, until};
+use crate::site::{HOSPITAL, Node, Plan, Port, READING, Site, is_up, tunnel, until};
 
 /// A hospital that dials through a line, the reading centre, and a folder behind it.
 struct Pair {
@@ -102,16 +102,6 @@ fn images(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-fn tunnel(node: &Node, field: &str) -> String {
-    let status = node.status();
-    let peer = &status["peers"][0][field];
-    peer.as_str().map_or_else(|| peer.to_string(), str::to_owned)
-}
-
-fn is_up(node: &Node) -> bool {
-    tunnel(node, "up") == "true"
 }
 
 fn light() -> Shape {
