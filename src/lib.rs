@@ -6,9 +6,9 @@
 //!
 //! | rank | modules |
 //! |---|---|
-//! | 0 | [`cargo`], [`clock`], [`dicom`], [`metrics`] |
+//! | 0 | [`cargo`], [`clock`], [`dicom`], [`hl7`], [`metrics`] |
 //! | 1 | [`routing`], [`custody`], [`inquiry`] |
-//! | 2 | [`intake`], [`tunnel`], [`delivery`] |
+//! | 2 | [`intake`], [`tunnel`], [`delivery`], [`orders`] |
 //! | 3 | [`ops`] |
 //! | 4 | [`config`], [`node`] |
 //! | 5 | [`cli`] and the binary |
@@ -21,6 +21,9 @@ pub mod clock;
 
 // DICOM: identifiers, header reading, command sets, upper-layer framing.
 pub mod dicom;
+
+// HL7 version 2: framing, character sets, messages, orders, acknowledgements.
+pub mod hl7;
 
 // Every metric name, once.
 pub mod metrics;
@@ -42,6 +45,9 @@ pub mod tunnel;
 
 // C-STORE and folder senders.
 pub mod delivery;
+
+// Orders, evidence, gaps: which images lack, and what to do; pure.
+pub mod orders;
 
 // Metrics page, health, the operator's socket, audit.
 pub mod ops;

@@ -77,6 +77,10 @@ pub struct Metrics {
     pub tunnel_lost_packets: IntCounterVec,
     /// Bytes written to and read from the line, by node and direction (`out`, `in`).
     pub tunnel_bytes: IntCounterVec,
+    /// HL7 connections open now, `hikyaku_hl7_connections`.
+    pub hl7_connections: IntGauge,
+    /// HL7 connections turned away or broken off, by reason.
+    pub hl7_refused: IntCounterVec,
     /// Handshakes refused, by reason word.
     pub tunnel_refused: IntCounterVec,
     /// Whether a destination answered at its last try: 1 yes, 0 no.
@@ -132,6 +136,12 @@ impl Metrics {
             associations_refused: b.counters(
                 "hikyaku_associations_refused_total",
                 "DICOM associations turned away",
+                &["reason"],
+            ),
+            hl7_connections: b.gauge("hikyaku_hl7_connections", "HL7 connections open now"),
+            hl7_refused: b.counters(
+                "hikyaku_hl7_refused_total",
+                "HL7 connections turned away or broken off",
                 &["reason"],
             ),
             store_answers: b.counters(

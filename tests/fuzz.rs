@@ -276,6 +276,16 @@ fn no_data_set_makes_reencoding_fail() {
 }
 
 #[test]
+fn no_bytes_make_the_mllp_deframer_fail_and_how_they_are_cut_does_not_matter() {
+    fuzz("mllp");
+}
+
+#[test]
+fn no_message_makes_the_hl7_reader_fail_and_orders_are_written_as_they_read() {
+    fuzz("hl7");
+}
+
+#[test]
 fn no_bytes_make_the_frame_decoder_fail() {
     fuzz("frame");
 }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// Modules by rank; a module imports only from ranks below its own.
 const RANKS: [&[&str]; 6] = [
-    &["cargo", "clock", "dicom", "metrics"],
+    &["cargo", "clock", "dicom", "hl7", "metrics"],
     &["routing", "custody", "inquiry"],
-    &["intake", "tunnel", "delivery"],
+    &["intake", "tunnel", "delivery", "orders"],
     &["ops"],
     &["config", "node"],
     &["cli", "main"],

@@ -6,6 +6,7 @@
 //! encoders.
 
 mod dicom;
+mod hl7;
 mod spool;
 mod text;
 mod tunnel;
@@ -33,6 +34,8 @@ pub const ENTRIES: [Entry; 16] = [
     entry("data_set", dicom::data_set, dicom::data_sets, 10),
     entry("header", dicom::header, dicom::data_sets, 4),
     entry("reencode", dicom::reencode, dicom::data_sets, 40),
+    entry("mllp", hl7::mllp, hl7::frames, 2),
+    entry("hl7", hl7::hl7, hl7::messages, 10),
     entry("frame", tunnel::frame, tunnel::frames, 1),
     entry("exchange", tunnel::exchange, tunnel::frames, 1),
     entry("receipt", tunnel::receipt, tunnel::receipts, 4),

@@ -111,6 +111,8 @@ pub(super) struct Custodian {
     pub(super) chains: HashSet<[u8; 32]>,
     /// Destinations that may have new work since the last turn.
     pub(super) woken: BTreeSet<DestinationName>,
+    /// Cargo has come since the last turn.
+    pub(super) has_arrivals: bool,
     pub(super) housekeeping: super::reclaim::Housekeeping,
     /// When cargo was last refused because the spool or its disk is full.
     pub(super) full_at: Option<Monotonic>,
@@ -419,6 +421,9 @@ impl Custodian {
     }
 
     fn signal(&mut self) {
+        if std::mem::take(&mut self.has_arrivals) {
+            self.shared.arrived.send_modify(|n| *n = n.wrapping_add(1));
+        }
         if self.woken.is_empty() {
             return;
         }
@@ -449,6 +454,7 @@ impl Custodian {
                 if let Err(e) = self.catch_up(&done) {
                     self.shared.stop.stop(format!("catching up with the logs failed: {e}"));
                 }
+                self.has_arrivals = true;
                 self.wake_all();
             }
             Built::Failed(why) => {
@@ -547,6 +553,7 @@ impl Custodian {
             leap,
             chains: HashSet::new(),
             woken: BTreeSet::new(),
+            has_arrivals: true,
             housekeeping: super::reclaim::Housekeeping::default(),
             full_at: None,
             unwritable: None,

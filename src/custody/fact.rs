@@ -5,6 +5,7 @@
 
 use minicbor::{Decode, Encode};
 
+use super::register::{Book, Change};
 use super::state::DutyState;
 use crate::cargo::{Assignment, DestinationName, Envelope, Identity, NodeName, StudyKey, Urgency};
 use crate::clock::Timestamp;
@@ -146,6 +147,17 @@ pub(super) enum Fact {
         /// The leap that nobody has explained yet, in words: a restart does not explain it.
         #[n(2)]
         leap: Option<String>,
+    },
+    /// Changes to the register, made together.
+    #[n(8)]
+    #[cbor(map)]
+    Entered {
+        /// Where.
+        #[n(0)]
+        book: Book,
+        /// What changes, in this order.
+        #[n(1)]
+        changes: Vec<Change>,
     },
 }
 

@@ -22,6 +22,8 @@
 //! | `f` reclaimed at, cargo | nothing: tombstone, to be forgotten |
 //! | `o` origin, cargo, destination | nothing: news for the origin, not yet in a note |
 //! | `g` segment | [`SegmentRow`](super::rows::SegmentRow): what lives in it |
+//! | `e` book, key | [`EntryRow`](super::register::EntryRow): where an entry of the register is |
+//! | `x` book, term, key | nothing: an entry that bears the term |
 //! | `D` name / `N` number | destinations by name and number |
 //! | `t` | [`super::totals::Totals`] |
 //! | `P` | [`Checkpoint`] |

@@ -33,6 +33,7 @@ mod partial;
 mod query;
 mod reclaim;
 mod recovery;
+pub mod register;
 mod room;
 mod rows;
 mod schedule;
@@ -134,6 +135,7 @@ struct Shared {
     returned: Mutex<Vec<(DestinationName, CargoId)>>,
     summary: ArcSwap<Summary>,
     room: ArcSwap<RoomLimits>,
+    arrived: watch::Sender<u64>,
 }
 
 /// Proof that a piece of cargo would survive a power cut. Only custody can make one, and the
@@ -177,6 +179,19 @@ pub struct Draft {
     pub body: Assembled,
     /// What routing decided; empty: kept and shown as unrouted.
     pub assignments: Vec<Assignment>,
+}
+
+/// A piece of cargo that has come, for rooms that look at what comes.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its number here.
+    pub cargo: CargoId,
+    /// When it was taken into custody.
+    pub kept_at: Timestamp,
+    /// Its envelope.
+    pub envelope: Envelope,
+    /// Its bytes.
+    pub body: Body,
 }
 
 /// Why custody did not take a piece of cargo. Whoever hands it over keeps it.
@@ -315,6 +330,7 @@ impl Custody {
             returned: Mutex::default(),
             summary: ArcSwap::default(),
             room: ArcSwap::from_pointee(config.room.clone()),
+            arrived: watch::Sender::new(0),
         });
         let node = config.node.clone();
         let custodian = Custodian::open(config, lock, yard.clone(), shared.clone(), metrics)?;

@@ -1,7 +1,7 @@
 //! Looking at custody, and people's decisions. Everything here goes through the custodian, between
 //! turns; nothing else opens the ledger.
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::custodian::{Answer, Custodian, LedgerState, Request};
 use super::fact::{Fact, StoredReceipt};
@@ -12,7 +12,7 @@ use super::state::{DutyState, StateName};
 use super::status::{
     Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
 };
-use super::{Body, Custody};
+use super::{Arrival, Body, Custody};
 use crate::cargo::{Assignment, DestinationName, Envelope, StudyKey, Urgency};
 use crate::clock::{self, Timestamp};
 
@@ -361,7 +361,7 @@ fn receipt_words(receipt: &StoredReceipt) -> String {
 }
 
 impl Custody {
-    async fn look<T: Send + 'static>(
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut Custodian) -> Result<T, LedgerError> + Send + 'static,
     ) -> Option<T> {
@@ -374,7 +374,7 @@ impl Custody {
         answer.await.ok()
     }
 
-    async fn change<T: Send + 'static>(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Custodian) -> T + Send + 'static,
     ) -> Option<T> {
@@ -429,17 +429,27 @@ impl Custody {
         .await
     }
 
+    /// Cargo that came after number `after`, in order of acceptance, at most `max`; what has left
+    /// since is passed over. Numbers ascend, so the last one is where to go on, across restarts, too.
+    /// Empty while the ledger is being built; [`arrived`](Self::arrived) says when to look.
+    pub async fn arrivals(&self, after: CargoId, max: usize) -> Option<Vec<Arrival>> {
+        self.look(move |c| {
+            let ids = c.present_from(after.0.saturating_add(1), max)?;
+            Ok(ids.into_iter().filter_map(|id| c.arrival(id)).collect())
+        })
+        .await
+    }
+
+    /// Changes whenever cargo has come, or the ledger is ready. A hint to look.
+    pub fn arrived(&self) -> watch::Receiver<u64> {
+        self.shared.arrived.subscribe()
+    }
+
     /// Cargo whose bytes are here, after number `after`, at most `max`.
     pub async fn present(&self, after: CargoId, max: usize) -> Option<Vec<(CargoId, Body)>> {
         self.look(move |c| {
-            let from = super::rows::cargo_key(CargoId(after.0.saturating_add(1)));
-            let LedgerState::Ready(view) = &c.ledger else { return Ok(Vec::new()) };
-            let rows = view.ledger.rows::<CargoRow>(b"c", from);
-            let rows = rows.filter(|row| row.as_ref().map_or(true, |(_, row)| row.present));
-            let rows = rows.take(max.min(LIST_MAX));
-            let ids: Result<Vec<_>, LedgerError> =
-                rows.map(|row| row.map(|(key, _)| CargoId(tail_u64(&key)))).collect();
-            let read = ids?.into_iter().filter_map(|id| c.read_for_routing(id));
+            let ids = c.present_from(after.0.saturating_add(1), max)?;
+            let read = ids.into_iter().filter_map(|id| c.read_for_routing(id));
             Ok(read.map(|(id, _, body)| (id, body)).collect())
         })
         .await
@@ -477,6 +487,20 @@ impl Custody {
 }
 
 impl Custodian {
+    fn present_from(&self, from: u64, max: usize) -> Result<Vec<CargoId>, LedgerError> {
+        let LedgerState::Ready(view) = &self.ledger else { return Ok(Vec::new()) };
+        let rows = view.ledger.rows::<CargoRow>(b"c", super::rows::cargo_key(CargoId(from)));
+        let rows = rows.filter(|row| row.as_ref().map_or(true, |(_, row)| row.present));
+        let rows = rows.take(max.min(LIST_MAX));
+        rows.map(|row| row.map(|(key, _)| CargoId(tail_u64(&key)))).collect()
+    }
+
+    fn arrival(&mut self, id: CargoId) -> Option<Arrival> {
+        let kept_at = self.view()?.cargo(id).ok()??.kept_at;
+        let (cargo, envelope, body) = self.read_for_routing(id)?;
+        Some(Arrival { cargo, kept_at, envelope, body })
+    }
+
     fn read_for_routing(&mut self, id: CargoId) -> Option<(CargoId, Envelope, Body)> {
         let (head, record, place) = self.head_of(id)?;
         let (file, _) = self.cargo_log.file(place.segment).ok()?;

@@ -18,6 +18,7 @@ use super::custodian::{Custodian, LedgerState, Which};
 use super::fact::{self, End, Fact};
 use super::ledger::{Key, LedgerError, tail_u64};
 use super::log::Place;
+use super::register;
 use super::room::Usage;
 use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
 use super::segment::Record;
@@ -294,7 +295,8 @@ impl Custodian {
         let live = match &self.ledger {
             LedgerState::Ready(view) => {
                 let settled: u64 = view.totals.destinations.values().map(settled).sum();
-                (settled + view.totals.tombstones) * FACT_BYTES
+                let facts = settled + view.totals.tombstones + view.totals.entries;
+                facts * FACT_BYTES + view.totals.entry_bytes
             }
             LedgerState::Building(_) => return Ok(()),
         };
@@ -314,7 +316,9 @@ impl Custodian {
         for (record, head) in survey.records {
             let place = Place { segment: oldest, offset: record.offset };
             let Some(fact) = fact::decode_fact(&head) else { return Ok(()) };
-            if self.is_live(place, &fact)? && self.state(&fact).is_err() {
+            if let Some(fact) = self.what_lives(place, fact)?
+                && self.state(&fact).is_err()
+            {
                 return Ok(());
             }
         }
@@ -322,6 +326,16 @@ impl Custodian {
             let _ = self.fact_log.drop_segment(oldest);
         }
         Ok(())
+    }
+
+    /// What a rebuilt ledger would need of the fact that stands at `place`.
+    fn what_lives(&self, place: Place, fact: Fact) -> Result<Option<Fact>, LedgerError> {
+        if let (Fact::Entered { book, changes }, LedgerState::Ready(view)) = (&fact, &self.ledger) {
+            let changes = register::live(&view.ledger, place, *book, changes)?;
+            let book = *book;
+            return Ok((!changes.is_empty()).then_some(Fact::Entered { book, changes }));
+        }
+        Ok(self.is_live(place, &fact)?.then_some(fact))
     }
 
     /// True when a rebuilt ledger would need the fact that stands at `place`.
@@ -349,7 +363,7 @@ impl Custodian {
                 any
             }
             Fact::Duplicate { cargo, .. } => self.cargo_log.end_of(cargo >> 32).is_some(),
-            Fact::Chain { .. } => true,
+            Fact::Chain { .. } | Fact::Entered { .. } => true,
             Fact::Forgotten { .. } | Fact::Clock { .. } => false,
         })
     }

@@ -226,6 +226,7 @@ impl Custodian {
         let Some(view) = self.view() else { return };
         match view.apply_cargo(place, record, head) {
             Ok(_) => {
+                self.has_arrivals = true;
                 for assignment in &head.assignments {
                     self.woken.insert(assignment.destination.clone());
                 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::*;
 use crate::cargo::{CargoKind, Sha256};
 
+mod arrivals;
+mod register;
+
 fn name<T: std::str::FromStr>(s: &str) -> T
 where
     T::Err: std::fmt::Debug,

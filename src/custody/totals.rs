@@ -50,6 +50,12 @@ pub(super) struct Totals {
     /// Pieces held as conflicts, ever.
     #[n(6)]
     pub conflicts: u64,
+    /// Entries of the register.
+    #[n(7)]
+    pub entries: u64,
+    /// Bytes of them.
+    #[n(8)]
+    pub entry_bytes: u64,
 }
 
 impl Totals {

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::fact::{CargoHead, Fact};
 use super::ledger::{Checkpoint, Key, Ledger, LedgerError};
 use super::log::Place;
+use super::register;
 use super::rows::{
     BeyondRow, CargoId, CargoRow, DestinationNumber, DutyRow, SegmentRow, StudyRow, Version,
     Versions, attention_key, cargo_key, deferred_key, digest_key, forget_key, identity_key,
@@ -377,6 +378,9 @@ impl View {
                     }
                 }
                 Ok(())
+            }
+            Fact::Entered { book, changes } => {
+                register::apply(&mut self.ledger, &mut self.totals, place, *book, changes)
             }
             Fact::Chain { .. } | Fact::Clock { .. } => Ok(()),
         }

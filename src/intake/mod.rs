@@ -34,6 +34,8 @@ pub mod listener;
 
 pub mod message;
 
+pub mod mllp;
+
 pub mod negotiation;
 
 pub mod perform;

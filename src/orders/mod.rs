@@ -1,0 +1,41 @@
+//! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
+//!
+//! Pure throughout: no I/O, no tasks, no clock; time and events come as arguments, decisions go
+//! out as values. A driver owns all of this state, stores it durably in custody, and acts.
+//!
+//! ```text
+//!  messages ──▶ history ──▶ order ──┐ matching ◀── study facts
+//!  statements ▶ evidence ──┐        │    │
+//!  instances ──────────────┴▶ tally ┴────┴──▶ verdict ──▶ recall, notice, manifest
+//! ```
+//!
+//! What holds throughout, proven by property tests: the outcome does not depend on the order in
+//! which messages, statements and images arrive, nor on how often; a statement never makes a gap
+//! smaller, but a rejection note and a person's decision do; merging patients and relinking orders
+//! lose no image.
+//!
+//! Wall time is what these rules reckon with, because what they compare outlives the process. A
+//! clock that leaps can make a verdict early or late; it moves no image and deletes nothing.
+
+pub mod evidence;
+pub mod history;
+pub mod identifier;
+pub mod instance;
+pub mod judge;
+pub mod manifest;
+pub mod matching;
+pub mod merges;
+pub mod notice;
+pub mod numbering;
+pub mod order;
+pub mod recall;
+pub mod tally;
+pub mod verdict;
+pub mod words;
+
+pub use judge::judge;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,314 @@
+//! Every sentence that orders and gaps are told with, in English and Japanese, once.
+//!
+//! A sentence has places `{0}`, `{1}` for numbers, times and UIDs. No place ever takes the name or
+//! number of a patient, or free text of a message: these sentences go into notices and listings.
+
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use serde::Serialize;
+use serde::ser::SerializeStruct;
+
+/// A language of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Language {
+    /// English.
+    #[default]
+    English,
+    /// Japanese.
+    Japanese,
+}
+
+macro_rules! words {
+    ($($n:literal $name:ident $word:literal $en:literal $ja:literal)*) => {
+        /// Which sentence.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Word {
+            $(#[doc = $en] $name = $n,)*
+        }
+
+        impl<'b, C> Decode<'b, C> for Word {
+            /// A sentence that only a later release has is [`Word::Newer`] to this one.
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                Ok(match d.u32()? {
+                    $($n => Self::$name,)*
+                    _ => Self::Newer,
+                })
+            }
+        }
+
+        impl Word {
+            /// All sentences.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The word for it in listings and JSON.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// The sentence with its places.
+            pub fn text(self, language: Language) -> &'static str {
+                match (self, language) {
+                    $(
+                        (Self::$name, Language::English) => $en,
+                        (Self::$name, Language::Japanese) => $ja,
+                    )*
+                }
+            }
+        }
+    };
+}
+
+words! {
+    // What is so.
+    0 DueAt "due-at"
+        "No image yet; the examination is due at {0}."
+        "画像はまだ届いていません。検査予定時刻は {0} です。"
+    1 DueSometime "due-sometime"
+        "No image yet; the order names no time."
+        "画像はまだ届いていません。オーダーに予定時刻の記載がありません。"
+    2 OverdueSince "overdue-since"
+        "The examination was due at {0} and no image has come."
+        "検査予定時刻 {0} を過ぎましたが、画像が届いていません。"
+    3 ArrivingOf "arriving-of"
+        "{0} of {1} instances have come."
+        "{1} 件中 {0} 件が到着しました。"
+    4 ArrivingUnknown "arriving-unknown"
+        "{0} instances have come; how many there will be is not known yet."
+        "{0} 件が到着しました。総数はまだ分かりません。"
+    5 StepInProgress "step-in-progress"
+        "{0} instances have come; the procedure step is in progress."
+        "{0} 件が到着しました。検査は実施中です。"
+    6 ShortOf "short-of"
+        "{0} of {1} instances that the evidence names are missing."
+        "報告された {1} 件のうち {0} 件が未到着です。"
+    7 ShortCount "short-count"
+        "The source counts {0} more instances than are named or in custody."
+        "送信元の件数は、把握している件数より {0} 件多くなっています。"
+    8 ShortNumbers "short-numbers"
+        "The image headers show {0} gaps; nothing stronger says how many images there should be."
+        "画像の番号などに {0} 箇所の欠けがあります。総数を示す他の情報はありません。"
+    9 PresumedQuiet "presumed-quiet"
+        "Nothing has come for {0} s, and nothing says how many there should be."
+        "{0} 秒間新たな画像がありません。総数を示す情報もありません。"
+    10 PresumedBeyond "presumed-beyond"
+        "All named instances came, but {0} images are named by nobody."
+        "報告された画像はすべて届きましたが、報告にない画像が {0} 件あります。"
+    11 PresumedStep "presumed-step"
+        "All named instances came, but the procedure step was never ended."
+        "報告された画像はすべて届きましたが、検査の終了が通知されていません。"
+    12 CompleteAll "complete-all"
+        "All {0} instances that the evidence names are in custody."
+        "報告された {0} 件はすべて届いています。"
+    13 OrderCancelled "order-cancelled"
+        "The order was cancelled."
+        "オーダーは取り消されました。"
+    14 OrderDiscontinued "order-discontinued"
+        "The order was discontinued."
+        "オーダーは中止されました。"
+    15 StepsDiscontinued "steps-discontinued"
+        "Every procedure step was discontinued and names no image."
+        "検査はすべて中止され、画像の報告はありません。"
+    16 WrongWorklist "wrong-worklist"
+        "The modality discontinued the step: incorrect worklist entry selected."
+        "装置側でワークリストの選択誤りとして検査が中止されました。"
+    17 PatientDiffers "patient-differs"
+        "The images and the order name different patients."
+        "画像とオーダーの患者が一致しません。"
+    18 AccessionDiffers "accession-differs"
+        "The images and the order have different accession numbers."
+        "画像とオーダーの受付番号（Accession Number）が一致しません。"
+    19 NoOrder "no-order"
+        "There is no order for these images."
+        "これらの画像に対応するオーダーがありません。"
+    20 OrderAmbiguous "order-ambiguous"
+        "{0} orders could be meant; none was chosen."
+        "該当しうるオーダーが {0} 件あり、特定できません。"
+    21 CancelledWithImages "cancelled-with-images"
+        "The order is cancelled or discontinued, but {0} instances came."
+        "オーダーは取消または中止されていますが、{0} 件の画像が届いています。"
+    22 ReopenedSince "reopened-since"
+        "The study was taken for complete at {0} and is not."
+        "{0} に完了とされましたが、その後不足が判明しました。"
+    23 CameAgain "came-again"
+        "{0} withdrawn instances were sent again; they stay withdrawn."
+        "取り下げ済みの画像 {0} 件が再送されました。取り下げたままです。"
+    24 HeadersWarn "headers-warn"
+        "The image headers show {0} gaps, although what the evidence names is judged without them."
+        "判定とは別に、画像の番号などに {0} 箇所の欠けがあります。"
+    25 OriginJudges "origin-judges"
+        "The sending node says: not complete."
+        "送信元ノードではまだ完了していません。"
+    26 OnTheWay "on-the-way"
+        "{0} of {1} instances have not reached this node yet."
+        "{1} 件中 {0} 件がこのノードに届いていません。"
+    39 Newer "newer"
+        "A newer release says this in a sentence that this one does not have."
+        "新しい版の文言のため、この版では表示できません。"
+    // What to do.
+    40 Wait "wait"
+        "Nothing to do now."
+        "対応は不要です。"
+    41 AskSource "ask-source"
+        "Ask the source for the missing images; if it lacks them, send them again from the modality."
+        "送信元に不足画像を照会してください。なければ装置から再送してください。"
+    42 CheckPerformed "check-performed"
+        "See whether the examination was performed and its images were sent."
+        "検査の実施と画像送信の有無を確認してください。"
+    43 LinkOrder "link-order"
+        "Link the study to its order, or enter the order."
+        "検査をオーダーに紐付けるか、オーダーを登録してください。"
+    44 CheckPatient "check-patient"
+        "Compare the patient of images and order; then release, link or correct."
+        "画像とオーダーの患者を照合し、解除・紐付け・修正のいずれかを行ってください。"
+    45 CheckAccession "check-accession"
+        "Compare the accession numbers; then link or correct."
+        "受付番号を照合し、紐付けまたは修正を行ってください。"
+    46 CheckWorklist "check-worklist"
+        "Find the right order and patient for these images before they are read."
+        "読影前に、正しいオーダーと患者を確認してください。"
+    47 CheckCancelled "check-cancelled"
+        "See whether the examination was performed after all."
+        "取消後に検査が実施されたか確認してください。"
+    48 LookAtGaps "look-at-gaps"
+        "Compare the image counts with the modality."
+        "装置側の枚数と照合してください。"
+    49 CheckWithdrawn "check-withdrawn"
+        "Reinstate the images if they are meant to be read."
+        "読影に必要な画像であれば、取り下げを解除してください。"
+    // What the source answered.
+    60 SourceNotFound "source-not-found"
+        "The source does not have the images."
+        "送信元に該当する画像がありません。"
+    61 SourceUnknownDestination "source-unknown-destination"
+        "The source does not know this node as a destination (0xA801)."
+        "送信元に本ノードが送信先として登録されていません (0xA801)。"
+    62 SourceCannotSend "source-cannot-send"
+        "The source could not send the images (0xA702)."
+        "送信元が画像を送信できませんでした (0xA702)。"
+    63 SourceTooMany "source-too-many"
+        "The source is short of resources (0xA701)."
+        "送信元の資源が不足しています (0xA701)。"
+    64 SourceMismatch "source-mismatch"
+        "The source refuses the request as malformed (0xA900)."
+        "送信元が照会形式を拒否しました (0xA900)。"
+    65 SourceFailed "source-failed"
+        "The source failed with status {0}."
+        "送信元がエラー {0} を返しました。"
+    66 SourceUnreachable "source-unreachable"
+        "The source cannot be reached."
+        "送信元に接続できません。"
+    67 SourceRefused "source-refused"
+        "The source refuses this node (calling AE title, or the service)."
+        "送信元が接続またはサービスを拒否しました。"
+    68 SourceSome "source-some"
+        "The source sent some of the images; {0} failed."
+        "送信元は一部のみ送信しました。失敗 {0} 件。"
+    69 SourceUnavailable "source-unavailable"
+        "The source says that the images are unavailable."
+        "送信元は該当画像を利用不可としています。"
+    // Notices.
+    80 NoticeOpened "notice-opened"
+        "A study needs attention: {0}"
+        "検査に対応が必要です：{0}"
+    81 NoticeSettled "notice-settled"
+        "A study that needed attention is settled: {0}"
+        "対応が必要だった検査は解決しました：{0}"
+}
+
+impl<C> Encode<C> for Word {
+    fn encode<W: encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        e.u32(*self as u32)?.ok()
+    }
+}
+
+/// A sentence with what stands in its places.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(map)]
+pub struct Sentence {
+    /// Which.
+    #[n(0)]
+    pub word: Word,
+    /// For `{0}`, `{1}`.
+    #[n(1)]
+    pub values: Vec<String>,
+}
+
+impl Sentence {
+    /// A sentence with `values` in its places.
+    pub fn new(word: Word, values: &[&dyn std::fmt::Display]) -> Self {
+        Self { word, values: values.iter().map(ToString::to_string).collect() }
+    }
+
+    /// As people read it.
+    pub fn text(&self, language: Language) -> String {
+        let mut out = self.word.text(language).to_owned();
+        for (n, value) in self.values.iter().enumerate() {
+            out = out.replace(&format!("{{{n}}}"), value);
+        }
+        out
+    }
+}
+
+impl From<Word> for Sentence {
+    fn from(word: Word) -> Self {
+        Self { word, values: Vec::new() }
+    }
+}
+
+impl Serialize for Sentence {
+    /// The word for programs, both languages for people.
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut fields = s.serialize_struct("Sentence", 3)?;
+        fields.serialize_field("word", self.word.as_str())?;
+        fields.serialize_field("en", &self.text(Language::English))?;
+        fields.serialize_field("ja", &self.text(Language::Japanese))?;
+        fields.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn places(text: &str) -> BTreeSet<char> {
+        text.split('{').skip(1).filter_map(|p| p.chars().next()).collect()
+    }
+
+    #[test]
+    fn both_languages_say_every_sentence_with_the_same_places() {
+        let mut words = BTreeSet::new();
+        for word in Word::ALL {
+            let (en, ja) = (word.text(Language::English), word.text(Language::Japanese));
+            assert_eq!(places(en), places(ja), "{en}");
+            assert!(!ja.is_ascii() && en.is_ascii(), "{en}");
+            assert!(words.insert(word.as_str()), "{word:?} twice");
+        }
+    }
+
+    #[test]
+    fn a_sentence_of_a_later_release_is_read_and_every_other_comes_back_the_same() {
+        for word in Word::ALL {
+            let bytes = minicbor::to_vec(word).unwrap();
+            assert_eq!(decode::<Word>(&bytes).unwrap(), *word);
+        }
+        let bytes = minicbor::to_vec(65_000_u32).unwrap();
+        assert_eq!(decode::<Word>(&bytes).unwrap(), Word::Newer);
+    }
+
+    #[test]
+    fn a_sentence_tells_its_numbers_in_both_languages() {
+        let s = Sentence::new(Word::ShortOf, &[&1, &20]);
+        assert!(s.text(Language::English).starts_with("1 of 20 instances"));
+        assert_eq!(s.text(Language::Japanese), "報告された 20 件のうち 1 件が未到着です。");
+        let json = serde_json::to_value(&s).unwrap();
+        assert_eq!(json["word"], "short-of");
+    }
+}
