@@ -25,7 +25,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 16] = [
+pub const ENTRIES: [Entry; 18] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
