@@ -234,6 +234,65 @@ pub fn write(
     Ok(out)
 }
 
+/// A value with the VR to write it in, its text as bytes; `None` when the repertoire does not have
+/// all of it. What a device wrote beside the default repertoire into a UID, a code or a number,
+/// which have no other, goes on as UTF-8, as it is read.
+fn coded(vr: VR, value: &PrimitiveValue, repertoire: Repertoire) -> Option<(VR, PrimitiveValue)> {
+    let text = match value {
+        PrimitiveValue::Strs(values) => Some(values.join("\\")),
+        PrimitiveValue::Str(text) => Some(text.clone()),
+        other => is_text(vr).then(|| other.to_str().into_owned()),
+    };
+    let value = match text {
+        None => value.clone(),
+        Some(text) => {
+            let bytes = if is_text(vr) { repertoire.encode(&text)? } else { text.into_bytes() };
+            padded(bytes, if vr == VR::UI { 0 } else { b' ' })
+        }
+    };
+    // Where the header has no room for the length, the VR is UN (PS3.5 6.2.2).
+    let vr = match value.calculate_byte_len() {
+        0xFFFF.. if has_short_length(vr) => VR::UN,
+        _ => vr,
+    };
+    Some((vr, value))
+}
+
+fn padded(mut bytes: Vec<u8>, with: u8) -> PrimitiveValue {
+    if bytes.len() % 2 == 1 {
+        bytes.push(with);
+    }
+    PrimitiveValue::U8(bytes.into())
+}
+
+/// Whether Explicit VR has two bytes for the length (PS3.5 Table 7.1-2).
+const fn has_short_length(vr: VR) -> bool {
+    matches!(
+        vr,
+        VR::AE
+            | VR::AS
+            | VR::AT
+            | VR::CS
+            | VR::DA
+            | VR::DS
+            | VR::DT
+            | VR::FL
+            | VR::FD
+            | VR::IS
+            | VR::LO
+            | VR::LT
+            | VR::PN
+            | VR::SH
+            | VR::SL
+            | VR::SS
+            | VR::ST
+            | VR::TM
+            | VR::UI
+            | VR::UL
+            | VR::US
+    )
+}
+
 /// A copy whose text is bytes; `None` when the repertoire does not have all of it.
 fn encoded(
     set: &InMemDicomObject,
@@ -250,19 +309,9 @@ fn encoded(
             continue;
         }
         match element.value() {
-            Value::Primitive(value) if is_text(vr) => {
-                let text = match value {
-                    PrimitiveValue::Strs(values) => values.join("\\"),
-                    other => other.to_str().into_owned(),
-                };
-                let Some(mut bytes) = repertoire.encode(&text) else { return Ok(None) };
-                if bytes.len() % 2 == 1 {
-                    bytes.push(b' ');
-                }
-                copy.put(DataElement::new(tag, vr, PrimitiveValue::U8(bytes.into())));
-            }
             Value::Primitive(value) => {
-                copy.put(DataElement::new(tag, vr, value.clone()));
+                let Some((vr, value)) = coded(vr, value, repertoire) else { return Ok(None) };
+                copy.put(DataElement::new(tag, vr, value));
             }
             Value::Sequence(items) => {
                 let mut coded = C::new();

@@ -61,6 +61,29 @@ fn a_character_that_the_wanted_repertoire_lacks_makes_it_unicode() {
     assert_eq!(text(&read(&bytes, EXPLICIT_VR_LE).unwrap(), tags::PATIENT_NAME), "김");
 }
 
+#[test]
+fn what_a_device_wrote_against_the_letter_is_passed_on_as_it_was_read() {
+    let long = "x".repeat(70_001);
+    let set = InMemDicomObject::from_element_iter([
+        DataElement::new(tags::RETRIEVE_AE_TITLE, VR::AE, "画像"),
+        DataElement::new(tags::STUDY_INSTANCE_UID, VR::UI, "1.2.345"),
+        DataElement::new(tags::REQUESTED_PROCEDURE_DESCRIPTION, VR::LO, &*long),
+    ]);
+    for syntax in [EXPLICIT_VR_LE, IMPLICIT_VR_LE] {
+        let bytes = write(&set, syntax, Repertoire::JAPANESE).unwrap();
+        let read = read(&bytes, syntax).unwrap();
+        assert_eq!(text(&read, tags::RETRIEVE_AE_TITLE), "画像");
+        assert_eq!(text(&read, tags::STUDY_INSTANCE_UID), "1.2.345");
+        let element = read.get(tags::REQUESTED_PROCEDURE_DESCRIPTION).unwrap();
+        if syntax == EXPLICIT_VR_LE {
+            let value = element.value().to_bytes().unwrap();
+            assert_eq!((element.vr(), value.trim_ascii_end()), (VR::UN, long.as_bytes()));
+        } else {
+            assert_eq!(text(&read, tags::REQUESTED_PROCEDURE_DESCRIPTION), long);
+        }
+    }
+}
+
 fn nested(depth: usize) -> Vec<u8> {
     let head = [[0x40, 0, 0x70, 2, 255, 255, 255, 255], [0xfe, 255, 0, 0xe0, 255, 255, 255, 255]];
     head.concat().repeat(depth)
