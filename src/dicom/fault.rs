@@ -44,9 +44,10 @@ impl Fault {
         Self::new(status::NO_SUCH_SOP_INSTANCE, "there is no such SOP instance here")
     }
 
-    /// 0110 with Error ID A710: the performed procedure step has ended (PS3.4 F.7.2.2.3).
+    /// 0110 with Error ID A710: the performed procedure step has ended (PS3.4 Table F.7.2-2, whose
+    /// words these are).
     pub const fn step_is_final() -> Self {
-        let mut fault = Self::failed("the performed step has ended and may not be updated");
+        let mut fault = Self::failed("Performed Procedure Step Object may no longer be updated");
         fault.error_id = Some(status::ERROR_ID_STEP_IS_FINAL);
         fault
     }
