@@ -138,6 +138,22 @@ class Modality:
         status.Status = rsp.Status
         self.answer(status)
 
+    def keep_answers(self, assoc):
+        """Lets no answer get lost in pynetdicom: its reactor is told to pause before each request,
+        but one that is just waking from the pause before takes the next message off the queue,
+        answer or not, and drops answers. Whoever polls is the reactor; it gets requests alone."""
+        take, messages = assoc.dimse.get_msg, assoc.dimse.msg_queue
+
+        def get_msg(block=False):
+            if not block:
+                with messages.mutex:
+                    first = messages.queue[0][1] if messages.queue else None
+                if getattr(first, "MessageIDBeingRespondedTo", None) is not None:
+                    return None, None
+            return take(block)
+
+        assoc.dimse.get_msg = get_msg
+
     def do(self, assoc, step):
         kind = step["do"]
         data = data_set(step.get("data", {}))
@@ -188,6 +204,7 @@ def main():
                          evt_handlers=[(evt.EVT_N_EVENT_REPORT, modality.event)])
     if not assoc.is_established:
         sys.exit("no association")
+    modality.keep_answers(assoc)
     for step in steps:
         modality.do(assoc, step)
     if assoc.is_established:

@@ -7,7 +7,8 @@ use hikyaku::intake::Limits;
 use hikyaku::intake::services::ReportError;
 use serde_json::{Value, json};
 
-use crate::foreign::{Foreign, free_port, modality, statuses};
+use crate::foreign::{Foreign, modality, statuses};
+use crate::ports;
 use crate::recorder::{Recorder, Reporting};
 use crate::site::{Site, target};
 
@@ -107,7 +108,7 @@ async fn the_reporter_learns_of_a_refusal_of_silence_and_of_the_end_of_the_assoc
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_release_the_outcome_comes_on_an_association_of_ours_with_the_roles_reversed() {
     let site = Site::start(Recorder::new()).await;
-    let port = free_port();
+    let port = ports::free();
     let listen = port.to_string();
     let options = ["--listen", &listen, "--strict"];
     let steps = json!([request("1.5", &["1.1"]), { "do": "release" }, { "do": "events", "n": 1 }]);

@@ -1,7 +1,7 @@
 //! Programs that are not ours, started and ended.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -99,18 +99,13 @@ impl Drop for Foreign {
     }
 }
 
-/// A port that nobody listens at now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A server of dcmtk, ended when dropped.
+/// A server of dcmtk, or Orthanc, ended when dropped.
 pub(crate) struct Server(Child);
 
 impl Server {
     /// Starts it and waits until it listens at `port`.
     pub(crate) fn start(command: &mut Command, port: u16) -> Self {
-        let child = command.stdout(Stdio::null()).spawn().expect("dcmtk is installed");
+        let child = command.stdout(Stdio::null()).spawn().expect("dcmtk and Orthanc are installed");
         let server = Self(child);
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {

@@ -15,7 +15,8 @@ use hikyaku::inquiry::{self, InquiryError, OpenError, Query, Receiver};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::foreign::{Foreign, free_port};
+use crate::foreign::Foreign;
+use crate::ports;
 use crate::site::target;
 
 const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
@@ -93,7 +94,7 @@ async fn a_peer_that_is_silent_or_not_there_costs_no_more_than_its_time() {
     let found = inquiry::find(&target, MODALITY_WORKLIST, &set, utf8, 3).await;
     assert!(matches!(found, Err(InquiryError::Broke(_))), "{found:?}");
     assert!(began.elapsed() < Duration::from_secs(10));
-    target.port = free_port();
+    target.port = ports::free();
     let answer = inquiry::n_create(&target, PERFORMED_STEP, "1.2", &set, utf8).await;
     assert!(matches!(answer, Err(InquiryError::Open(OpenError::Connect(_)))), "{answer:?}");
 }
@@ -124,6 +125,8 @@ async fn a_move_to_a_stranger_is_a801() {
 struct Counting {
     images: Vec<(String, usize)>,
     refuse: Option<&'static str>,
+    /// Cancelled when the first image is whole.
+    enough: Option<CancellationToken>,
 }
 
 impl Receiver for Counting {
@@ -137,6 +140,9 @@ impl Receiver for Counting {
     }
 
     async fn finish(&mut self) -> u16 {
+        if let Some(enough) = &self.enough {
+            enough.cancel();
+        }
         let refused = self.images.last().map(|(uid, _)| uid.as_str()) == self.refuse;
         if refused { 0xA700 } else { 0 }
     }
@@ -163,4 +169,17 @@ async fn the_images_of_a_get_come_on_the_same_association_and_what_we_refuse_is_
         assert!(counting.images.iter().all(|(_, length)| *length > 200_000));
         assert_eq!(counting.images.len(), 3);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_that_is_cancelled_ends_with_the_peers_last_word() {
+    let archive = Foreign::start(&["--images", "300"]);
+    let target = target(archive.port, "FOREIGN");
+    let enough = CancellationToken::new();
+    let classes = vec![(CT.to_owned(), vec![EXPLICIT_VR_LE.to_owned()])];
+    let mut counting = Counting { enough: Some(enough.clone()), ..Counting::default() };
+    let got =
+        inquiry::get(&target, STUDY_ROOT_GET, classes, &identifier(), &enough, &mut counting).await;
+    assert_eq!(got.unwrap().answer.status, 0xFE00);
+    assert!((1..300).contains(&counting.images.len()), "{}", counting.images.len());
 }

@@ -8,7 +8,7 @@ use dicom_object::InMemDicomObject;
 use hikyaku::dicom::availability::Notice;
 use hikyaku::dicom::commitment::{Asked, Outcome};
 use hikyaku::dicom::fault::Fault;
-use hikyaku::dicom::performed::StepStatus;
+use hikyaku::dicom::performed::{StepStatus, judge_end};
 use hikyaku::intake::Services;
 use hikyaku::intake::services::{
     Caller, Matches, NewStep, Reply, ReportError, Reporter, StepChange, Unwanted,
@@ -93,13 +93,20 @@ impl Services for Recorder {
     fn set_step(&self, _: Caller, change: StepChange) -> Reply<'_, ()> {
         Box::pin(async move {
             let mut seen = self.seen.lock().unwrap();
-            let Some((_, status)) = seen.steps.get_mut(&change.instance) else {
+            let Some((step, status)) = seen.steps.get_mut(&change.instance) else {
                 return Err(Fault::no_such_instance());
             };
             if status.is_some_and(StepStatus::is_final) {
                 return Err(Fault::step_is_final());
             }
-            *status = change.status;
+            let mut whole = step.clone();
+            for attribute in change.attributes.clone() {
+                whole.put(attribute);
+            }
+            if let Some(end) = change.status {
+                judge_end(&whole, end)?;
+            }
+            (*step, *status) = (whole, change.status.or(*status));
             seen.changes.push(change);
             Ok(())
         })

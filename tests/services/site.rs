@@ -1,11 +1,11 @@
 //! A real intake with real custody on a port of its own.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hikyaku::custody::state::StateName;
-use hikyaku::custody::{Config as CustodyConfig, Custody, Filter};
+use hikyaku::custody::{CargoId, Config as CustodyConfig, Custody};
 use hikyaku::inquiry::{Target, Timeouts};
 use hikyaku::intake::{self, Allow, Config, Intake, Limits, Listeners, Services};
 use hikyaku::metrics::Metrics;
@@ -82,14 +82,10 @@ impl Site {
         self.seen.lock().unwrap()
     }
 
-    /// How many images are in custody.
-    pub(crate) async fn images(&self) -> usize {
-        let mut found = self.custody.list(Filter::default()).await.unwrap().len();
-        if found == 0 {
-            let held = Filter { state: Some(StateName::Held), ..Filter::default() };
-            found = self.custody.list(held).await.unwrap().len();
-        }
-        found
+    /// The SOP Instance UIDs of the images in custody; there is no route, so none is owed.
+    pub(crate) async fn images(&self) -> BTreeSet<String> {
+        let found = self.custody.unrouted(CargoId(0), 1000).await.unwrap();
+        found.into_iter().map(|(_, envelope, _)| envelope.identity.key).collect()
     }
 
     /// Waits until it is so.

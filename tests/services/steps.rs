@@ -106,7 +106,13 @@ async fn each_mistake_of_a_step_has_its_own_status() {
             ),
             "0121",
         ),
+        // What is mandatory at the end may have been said before, but must have been said.
+        (set("1.1", &json!({ "PerformedProcedureStepStatus": "COMPLETED" })), "0120"),
+        (set("1.1", &json!({ "PerformedProcedureStepEndDate": "20261122" })), "0000"),
+        (set("1.1", &json!({ "PerformedProcedureStepStatus": "COMPLETED" })), "0120"),
+        (set("../1", &completed()), "0117"),
         (set("1.1", &json!({ "PerformedProcedureStepStatus": "DISCONTINUED" })), "0000"),
+        (set("1.1", &json!({ "PerformedProcedureStepStatus": "IN PROGRESS" })), "0110"),
         (set("1.1", &completed()), "0110"),
     ];
     let steps: Vec<_> = cases.iter().map(|(step, _)| step.clone()).collect();
@@ -115,7 +121,11 @@ async fn each_mistake_of_a_step_has_its_own_status() {
     assert_eq!(statuses(&lines), expected, "{lines:#?}");
     // pynetdicom shows the Attribute Identifier List of N-SET, not that of N-CREATE.
     assert_eq!(lines[8]["attributes"], json!(["(0040,0340)"]));
-    assert_eq!(lines[10]["error_id"], json!(0xA710), "{}", lines[10]);
+    // PS3.4 Table F.7.2-2, word for word.
+    for line in &lines[lines.len() - 2..] {
+        assert_eq!(line["error_id"], json!(0xA710), "{line}");
+        assert_eq!(line["comment"], "Performed Procedure Step Object may no longer be updated");
+    }
     assert_eq!(site.seen().steps["1.1"].1, Some(StepStatus::Discontinued));
 }
 

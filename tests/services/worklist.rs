@@ -1,5 +1,10 @@
 //! The modality worklist, asked by dcmtk's `findscu -W` and by pynetdicom.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use dicom_core::value::DataSetSequence;
@@ -57,6 +62,53 @@ async fn findscu_gets_every_entry_of_the_worklist() {
     assert_eq!(text(&seen.queries[0], tags::PATIENT_ID), "P*");
 }
 
+/// `findscu` asks with these keys, and writes each answer to a file of this folder.
+async fn findscu(port: u16, folder: &Path, keys: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut command = Command::new("findscu");
+    command.args(["-W", "-X", "-aec", "HIKYAKU", "127.0.0.1", &port.to_string()]);
+    command.current_dir(folder);
+    for key in keys {
+        command.arg("-k").arg(OsStr::from_bytes(key));
+    }
+    let output = tokio::task::spawn_blocking(move || command.output().expect("dcmtk"));
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| fs::read(file).unwrap()).collect()
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|w| w == part)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findscu_asks_in_kanji_and_finds_kanji_in_iso_2022_and_in_unicode() {
+    // 山田 and 太郎 as PS3.5 H.3.1 has them.
+    let escaped = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B";
+    let cases: [(&[u8], &[u8], &[u8]); 2] = [
+        (b"SpecificCharacterSet=\\ISO 2022 IR 87", b"PatientName=*\x1b$B;3ED\x1b(B*", escaped),
+        (
+            b"SpecificCharacterSet=ISO_IR 192",
+            "PatientName=*山田*".as_bytes(),
+            "Yamada^Tarou=山田^太郎".as_bytes(),
+        ),
+    ];
+    for (charset, name, expected) in cases {
+        let site = site(Worklist::These(vec![entry("A1"), entry("A2")])).await;
+        let folder = tempfile::tempdir().unwrap();
+        let keys =
+            [charset, name, b"AccessionNumber", b"ScheduledProcedureStepSequence[0].Modality"];
+        let answers = findscu(site.port, folder.path(), &keys).await;
+        assert_eq!(text(&site.seen().queries[0], tags::PATIENT_NAME), "*山田*");
+        assert_eq!(answers.len(), 2);
+        let term = charset.split(|b| *b == b'=').next_back().unwrap();
+        for answer in &answers {
+            assert!(has(answer, term) && has(answer, expected), "{charset:?}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_japanese_device_is_answered_in_its_own_character_set_and_others_in_unicode() {
     let site = site(Worklist::These(vec![entry("A1")])).await;
@@ -81,7 +133,9 @@ async fn a_peer_that_cancels_gets_its_last_answer_and_the_finder_is_told() {
     let site = site(Worklist::Endless(entry("A1"), Duration::from_millis(100))).await;
     let find = json!([
         { "do": "find", "data": { "PatientName": "" }, "cancel_after": 2 },
-        { "do": "create", "class": "1.2.840.10008.5.1.4.33", "instance": "1.2", "data": {} },
+        // The association goes on.
+        { "do": "create", "class": "1.2.840.10008.5.1.4.33", "instance": "1.2",
+          "data": { "RetrieveAETitle": "PACS" } },
     ]);
     let lines = modality(site.port, &[], find).await;
     let answers = statuses(&lines);
