@@ -6,6 +6,7 @@
 //! the kernel may delay that by 40 ms.
 
 mod services;
+mod stream;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,14 +15,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use dicom_ul::pdu::{AssociationAC, Pdu};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use self::stream::Stream;
 use super::access::{Admitted, Refusal};
 use super::association::{Action, Association, Cause, Door, Event, State};
 use super::listener::{Intake, Standing};
@@ -46,51 +46,6 @@ const CLOSE_LENGTH_MAX: usize = 1024 * 1024;
 
 /// How long a connection that is refused anyway may take to say A-ASSOCIATE-RQ.
 const REFUSE_WAIT: Duration = Duration::from_secs(5);
-
-/// The transport connection.
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Stream {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(s) => s,
-            Self::Tls(s) => s.get_ref().0,
-        }
-    }
-
-    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Self::Plain(s) => s.read_buf(buffer).await,
-            Self::Tls(s) => s.read_buf(buffer).await,
-        }
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(s) => s.write_all(bytes).await,
-            Self::Tls(s) => {
-                s.write_all(bytes).await?;
-                s.flush().await
-            }
-        }
-    }
-
-    async fn close(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(s) => s.shutdown().await,
-            Self::Tls(s) => s.shutdown().await,
-        }
-    }
-
-    fn acknowledge_at_once(&self) {
-        // A hint to the kernel: where it fails, the connection is slower or already gone.
-        #[cfg(target_os = "linux")]
-        let _ = socket2::SockRef::from(self.tcp()).set_tcp_quickack(true);
-    }
-}
 
 /// A connection that has been accepted, before its first byte.
 pub(super) struct Arrival {
