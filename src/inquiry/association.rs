@@ -1,6 +1,6 @@
 //! Drives a [`Requestor`] over TCP or TLS: connects, associates, asks, releases.
 //!
-//! Every wait has a limit ([`Timeouts`]). Memory is bounded by one data set each way, or one piece
+//! Every wait has a limit, and so has an operation with all of its answers ([`Timeouts`]). Memory is bounded by one data set each way, or one piece
 //! of an image.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use dicom_object::InMemDicomObject;
 use dicom_ul::pdu::{AbortRQSource, Pdu};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::dial::{OpenError, Stream, connect};
 use super::requestor::{Ending, Meaning, Requestor, Wanted};
@@ -35,6 +35,8 @@ pub(super) struct Association {
     out: Vec<u8>,
     /// In which the data sets of the operation under way stand.
     syntax: String,
+    /// Until when that must be over.
+    due: Instant,
 }
 
 impl std::fmt::Debug for Association {
@@ -68,6 +70,7 @@ impl Association {
             timeouts: *timeouts,
             out: vec![],
             syntax: String::new(),
+            due: Instant::now(),
         };
         let limit = timeouts.associate;
         let associated = match timeout(limit, this.associate(&request)).await {
@@ -112,15 +115,18 @@ impl Association {
         let length = self.requestor.write_length();
         let command = self.requestor.begin(context.id, operation, sop_class, sop_instance);
         self.syntax = context.syntax;
+        self.due = Instant::now() + self.timeouts.operation;
         self.out.clear();
         pdata::put_command(&mut self.out, context.id, &command, length);
         pdata::put_data(&mut self.out, context.id, &data, true, length);
         self.write_out().await
     }
 
-    /// Asks that the operation under way be ended; its last answer still comes.
+    /// Asks that the operation under way be ended; its last answer must come within the time of
+    /// one answer, whatever else comes before it.
     pub(super) async fn cancel(&mut self) -> Result<(), InquiryError> {
         let Some((context, command)) = self.requestor.cancel() else { return Ok(()) };
+        self.due = self.due.min(Instant::now() + self.timeouts.response);
         self.out.clear();
         pdata::put_command(&mut self.out, context, &command, self.requestor.write_length());
         self.write_out().await
@@ -142,10 +148,19 @@ impl Association {
     /// gone; dropped half-way, it can be called again.
     pub(super) async fn hear(&mut self) -> Result<Heard, InquiryError> {
         let limit = self.timeouts.response;
-        let meaning = match timeout(limit, self.next()).await {
-            Ok(Ok(meaning)) => meaning,
-            Ok(Err(trouble)) => return Err(self.broken(trouble.words()).await),
-            Err(_) => {
+        let left = self.due.saturating_duration_since(Instant::now());
+        // A peer that always has something to say would otherwise be heard before its time is up.
+        let heard = match left.is_zero() {
+            true => None,
+            false => timeout(limit.min(left), self.next()).await.ok(),
+        };
+        let meaning = match heard {
+            Some(Ok(meaning)) => meaning,
+            Some(Err(trouble)) => return Err(self.broken(trouble.words()).await),
+            None if left < limit => {
+                return Err(self.broken("the operation does not come to its end".into()).await);
+            }
+            None => {
                 let words = format!("no answer within {} s", limit.as_secs());
                 return Err(self.broken(words).await);
             }

@@ -61,8 +61,11 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the answer to an association or release request.
     pub associate: Duration,
-    /// For each answer: from the request, or from the answer before.
+    /// For each answer: from the request, or from the answer before. Also for the last answer
+    /// after a C-CANCEL.
     pub response: Duration,
+    /// For a query or a retrieval with all of its answers.
+    pub operation: Duration,
     /// For the peer to take a request.
     pub write: Duration,
 }
@@ -73,6 +76,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(10),
             associate: Duration::from_secs(30),
             response: Duration::from_secs(120),
+            operation: Duration::from_hours(6),
             write: Duration::from_secs(60),
         }
     }

@@ -87,7 +87,8 @@ impl Query {
                     self.left -= 1;
                     return Ok(Some(found));
                 }
-                (None, _) => {}
+                // No match, yet it counts: a peer could go on so for ever.
+                (None, _) => self.left -= 1,
             }
         }
     }

@@ -29,6 +29,7 @@ def arguments():
     p.add_argument("--status", default="0000", metavar="HEX", help="answer to N- services")
     p.add_argument("--matches", type=int, default=3, help="how many a query finds")
     p.add_argument("--pace", type=float, default=0, metavar="SECONDS", help="between matches")
+    p.add_argument("--deaf", action="store_true", help="does not heed that a query is cancelled")
     p.add_argument("--silent", action="store_true", help="never answers")
     p.add_argument("--strict", action="store_true",
                    help="rejects who wants to report an event without the SCP role")
@@ -91,7 +92,7 @@ class Services:
         self.verdict()
         for n in range(self.args.matches):
             time.sleep(self.args.pace)
-            if event.is_cancelled:
+            if event.is_cancelled and not self.args.deaf:
                 self.say(do="cancelled", after=n)
                 yield 0xFE00, None
                 return

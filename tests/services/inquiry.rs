@@ -83,6 +83,23 @@ async fn a_query_is_cancelled_at_its_limit_and_when_the_caller_has_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_never_comes_to_an_end_is_left_when_its_time_is_up() {
+    let deaf = Foreign::start(&["--matches", "100000", "--pace", "0.01", "--deaf"]);
+    let mut target = target(deaf.port, "FOREIGN");
+    let (utf8, set) = (Repertoire::UTF8, identifier());
+    let second = Duration::from_secs(1);
+    // Of a whole query, and from the C-CANCEL on.
+    for (operation, response, limit) in [(second, 60 * second, 9999), (60 * second, second, 1)] {
+        target.timeouts.operation = operation;
+        target.timeouts.response = response;
+        let began = Instant::now();
+        let found = inquiry::find(&target, MODALITY_WORKLIST, &set, utf8, limit).await;
+        assert!(matches!(found, Err(InquiryError::Broke(_))), "{found:?}");
+        assert!((second..10 * second).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_silent_or_not_there_costs_no_more_than_its_time() {
     let silent = Foreign::start(&["--silent"]);
     let mut target = target(silent.port, "FOREIGN");
