@@ -7,7 +7,7 @@
 //! | rank | modules |
 //! |---|---|
 //! | 0 | [`cargo`], [`clock`], [`dicom`], [`hl7`], [`metrics`] |
-//! | 1 | [`routing`], [`custody`] |
+//! | 1 | [`routing`], [`custody`], [`inquiry`] |
 //! | 2 | [`intake`], [`tunnel`], [`delivery`], [`orders`] |
 //! | 3 | [`ops`] |
 //! | 4 | [`config`], [`node`] |
@@ -33,6 +33,9 @@ pub mod routing;
 
 // The promise: spool, ledger, schedule, recovery.
 pub mod custody;
+
+// Asks other application entities: query, retrieve, steps, events of commitment.
+pub mod inquiry;
 
 // DICOM associations into custody.
 pub mod intake;

@@ -313,7 +313,7 @@ mod tests {
 
     /// Every name that stands in `text` and begins as ours do, without what Prometheus appends.
     fn names(text: &str) -> std::collections::BTreeSet<&str> {
-        let ends = |c: char| !(c.is_ascii_lowercase() || c == '_');
+        let ends = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         let found = text.match_indices("hikyaku_").map(|(at, _)| {
             let rest = &text[at..];
             rest[..rest.find(ends).unwrap_or(rest.len())].trim_end_matches("_bucket")

@@ -256,6 +256,16 @@ fn no_answer_makes_the_requestor_fail() {
 }
 
 #[test]
+fn no_answer_makes_an_inquiry_fail() {
+    fuzz("inquiry");
+}
+
+#[test]
+fn no_data_set_of_a_service_makes_its_reader_fail() {
+    fuzz("data_set");
+}
+
+#[test]
 fn no_data_set_makes_the_header_reader_fail() {
     fuzz("header");
 }

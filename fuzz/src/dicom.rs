@@ -8,9 +8,16 @@ use bytes::BytesMut;
 use hikyaku::delivery::contexts::{Pair, Proposal, Recent};
 use hikyaku::delivery::reencode;
 use hikyaku::delivery::requestor::{Meaning, Requestor};
-use hikyaku::dicom::command::{Command, Response, StoreRequest, field};
-use hikyaku::dicom::header;
+use hikyaku::dicom::command::{
+    Command, Operation, Priority, Request, Response, StoreRequest, SubOperations, field,
+};
 use hikyaku::dicom::pdata::{Decoder, Event as Received};
+use hikyaku::dicom::text::Repertoire;
+use hikyaku::dicom::{
+    MODALITY_WORKLIST as WORKLIST, PERFORMED_STEP, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE,
+    STUDY_ROOT_GET, STUDY_ROOT_MOVE, availability, commitment, dataset, header, performed,
+};
+use hikyaku::inquiry;
 use hikyaku::intake::association::{Action, Association, Door, Event};
 use hikyaku::intake::{Allow, Config, Limits};
 
@@ -86,7 +93,7 @@ fn door() -> Door {
         limits: Limits::default(),
     };
     let address = [127, 0, 0, 1].into();
-    Door { config: Arc::new(config), address, refuse: None }
+    Door { config: Arc::new(config), address, refuse: None, services: true }
 }
 
 pub(crate) fn association(data: &[u8]) {
@@ -121,6 +128,39 @@ pub(crate) fn requestor(data: &[u8]) {
         }
         true
     });
+}
+
+pub(crate) fn inquiry(data: &[u8]) {
+    use inquiry::requestor::{Meaning, Requestor, Wanted};
+    let title = |t: &str| t.parse().expect("an AE title");
+    let wanted = [WORKLIST, CT, STUDY_ROOT_GET].map(Wanted::scu).to_vec();
+    let (mut requestor, _) = Requestor::new(&title("US"), &title("PEER"), wanted);
+    decode(data, |event| {
+        let Ok(event) = event else { return false };
+        match requestor.on_event(event) {
+            Err(_) => return false,
+            Ok(Meaning::Answer(rsp, _)) if rsp.status >> 8 == 0xFF => {}
+            Ok(Meaning::Accepted | Meaning::Answer(..)) => {
+                let Ok(context) = requestor.context(WORKLIST) else { return false };
+                requestor.begin(context.id, Operation::Find(Priority::Medium), WORKLIST, "");
+            }
+            Ok(_) => {}
+        }
+        true
+    });
+}
+
+pub(crate) fn data_set(data: &[u8]) {
+    let [how, data @ ..] = data else { return };
+    let syntax = SYNTAXES[usize::from(*how) % 2];
+    let Ok(set) = dataset::read(data, syntax) else { return };
+    let _ = (performed::judge_create(&set), performed::judge_set(&set));
+    let _ = (performed::performed_series(&set), commitment::asked(&set));
+    let _ = availability::notice(&set);
+    for wanted in [Repertoire::JAPANESE, Repertoire::UTF8] {
+        let written = dataset::write(&set, syntax, wanted).expect("what was read can be written");
+        dataset::read(&written, syntax).expect("what was written can be read");
+    }
 }
 
 pub(crate) fn header(data: &[u8]) {
@@ -251,18 +291,46 @@ pub(crate) fn command_sets() -> Vec<Vec<u8>> {
             status,
             offending: vec![(8, 0x18)],
             comment: comment.into(),
-            has_data_set: false,
+            ..Response::default()
         })
     };
-    let find = Command::Other {
-        field: 0x20,
+    let get = Command::Other {
+        field: 0x0110,
         message_id: Some(2),
         sop_class: "1.2.840.10008.5.1.4.31".into(),
         sop_instance: String::new(),
         has_data_set: true,
     };
-    let all = [echo, Command::StoreRequest(store()), answer(0, ""), answer(0xC000, "no"), find];
-    all.iter().map(Command::encode).collect()
+    let all = [echo, Command::StoreRequest(store()), answer(0, ""), answer(0xC000, "no"), get];
+    let medium = Priority::Medium;
+    let operations = [
+        (Operation::Find(medium), WORKLIST, ""),
+        (Operation::Get(medium), STUDY_ROOT_GET, ""),
+        (Operation::Move(medium, "US".into()), STUDY_ROOT_MOVE, ""),
+        (Operation::Action(1), STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE),
+        (Operation::EventReport(2), STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE),
+        (Operation::Create, PERFORMED_STEP, "1.2.3"),
+        (Operation::Set, PERFORMED_STEP, "1.2.3"),
+    ];
+    let services = operations.map(|(operation, class, instance)| Request {
+        operation,
+        message_id: 1,
+        sop_class: class.into(),
+        sop_instance: instance.into(),
+        has_data_set: true,
+    });
+    let counts = SubOperations { remaining: Some(1), completed: 2, failed: 3, warning: 4 };
+    let pending = Response {
+        status: 0xFF00,
+        sub_operations: Some(counts),
+        attributes: vec![(0x40, 0x252)],
+        error_id: Some(0xA710),
+        has_data_set: true,
+        ..services[0].response()
+    };
+    let requests = services.into_iter().map(Command::Request);
+    let rest = [Command::Response(pending), Command::Cancel { responded_to: 1 }];
+    all.into_iter().chain(requests).chain(rest).map(|c| c.encode()).collect()
 }
 
 /// What an association says, by an acceptor's peer.
@@ -273,6 +341,9 @@ pub(crate) fn pdus() -> Vec<Vec<u8>> {
             proposed(1, VERIFICATION, &[SYNTAXES[0]]),
             proposed(3, CT, &[EXPLICIT, SYNTAXES[0], SYNTAXES[6]]),
             proposed(5, "1.2.3.4.5", &SYNTAXES),
+            proposed(7, PERFORMED_STEP, &SYNTAXES),
+            proposed(9, STORAGE_COMMITMENT, &SYNTAXES),
+            proposed(11, WORKLIST, &SYNTAXES),
         ],
     );
     let commands = command_sets();
@@ -280,7 +351,13 @@ pub(crate) fn pdus() -> Vec<Vec<u8>> {
     let release = pdu(5, &[0; 4]);
     let abort = pdu(7, &[0, 0, 2, 0]);
     for (i, command) in commands.iter().enumerate() {
-        let context = if i == 0 { 1 } else { 3 };
+        let context = match i {
+            0 => 1,
+            5 => 11,
+            8 => 9,
+            10.. => 7,
+            _ => 3,
+        };
         let data = pdu(4, &[pdv(context, 0, b"\x08\0\x16\0"), pdv(context, 2, b"UI\0\0")].concat());
         let (head, tail) = command.split_at(command.len() / 2);
         let halves = [pdv(context, 1, head), pdv(context, 3, tail)].concat();

@@ -25,11 +25,13 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 16] = [
+pub const ENTRIES: [Entry; 18] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
     entry("requestor", dicom::requestor, dicom::answers, 2),
+    entry("inquiry", dicom::inquiry, dicom::answers, 2),
+    entry("data_set", dicom::data_set, dicom::data_sets, 10),
     entry("header", dicom::header, dicom::data_sets, 4),
     entry("reencode", dicom::reencode, dicom::data_sets, 40),
     entry("mllp", hl7::mllp, hl7::frames, 2),

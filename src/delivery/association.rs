@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dicom_ul::pdu::{AbortRQSource, Pdu};
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::contexts::{Proposal, Terms};
 use super::requestor::{Answer, Ending, Framer, Meaning, Requestor};
 use super::{DicomTarget, Timeouts};
 use crate::custody::{Body, BodyError, BodyReader};
 use crate::dicom::pdata::{self, Decoder};
+use crate::inquiry::dial::{OpenError, Stream, connect};
 
 /// How many bytes of a body are framed and written at a time, about.
 const CHUNK_LENGTH: usize = 256 * 1024;
@@ -28,31 +26,6 @@ const READ_LENGTH: usize = 16 * 1024;
 
 /// How long the words of a peer that breaks off are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// Why there is no association. All of these are the destination's failure, never an object's.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
-    /// No TCP connection, or it broke.
-    #[error("cannot connect: {0}")]
-    Connect(std::io::Error),
-    /// No TLS: certificate, version, or no TLS there at all.
-    #[error("TLS handshake failed: {0}")]
-    Tls(std::io::Error),
-    /// A limit passed.
-    #[error("no {what} within {} s", .limit.as_secs())]
-    Timeout {
-        /// What was waited for.
-        what: &'static str,
-        /// How long.
-        limit: Duration,
-    },
-    /// Rejected, aborted, or not DICOM.
-    #[error(transparent)]
-    Ended(#[from] Ending),
-    /// The peer hung up.
-    #[error("the destination closed the connection instead of answering")]
-    Closed,
-}
 
 /// Why a C-STORE has no answer. The association is gone in every case.
 #[derive(Debug, thiserror::Error)]
@@ -74,9 +47,6 @@ pub(super) enum DataSet {
     Changed(Bytes),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// An association that stands.
 pub(super) struct Association {
     stream: Box<dyn Stream>,
@@ -96,7 +66,9 @@ impl std::fmt::Debug for Association {
 impl Association {
     /// Connects and associates.
     pub(super) async fn open(target: &DicomTarget, proposal: Proposal) -> Result<Self, OpenError> {
-        let stream = connect(target).await?;
+        let DicomTarget { host, port, tls, .. } = target;
+        let limit = target.timeouts.connect;
+        let stream = connect(host, *port, tls.as_ref(), limit).await?;
         let (requestor, request) = Requestor::new(&target.calling, &target.called, proposal);
         let mut this = Self {
             stream,
@@ -352,23 +324,4 @@ fn short(left: u64) -> StoreError {
 
 fn long(length: u64) -> StoreError {
     BodyError::Damaged(format!("it goes on after its {length} bytes")).into()
-}
-
-async fn connect(target: &DicomTarget) -> Result<Box<dyn Stream>, OpenError> {
-    let limit = target.timeouts.connect;
-    let tcp = timeout(limit, TcpStream::connect((&*target.host, target.port)))
-        .await
-        .map_err(|_| OpenError::Timeout { what: "TCP connection", limit })?
-        .map_err(OpenError::Connect)?;
-    // Command and data leave as one or several segments; none of them must wait for an
-    // acknowledgement that the peer delays.
-    tcp.set_nodelay(true).map_err(OpenError::Connect)?;
-    let Some(tls) = &target.tls else { return Ok(Box::new(tcp)) };
-    let name: ServerName<'static> = tls.server_name.clone();
-    let handshake = TlsConnector::from(tls.config.clone()).connect(name, tcp);
-    let stream = timeout(limit, handshake)
-        .await
-        .map_err(|_| OpenError::Timeout { what: "TLS handshake", limit })?
-        .map_err(OpenError::Tls)?;
-    Ok(Box::new(stream))
 }

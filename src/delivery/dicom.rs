@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::association::{Association, DataSet, OpenError, StoreError};
+use super::association::{Association, DataSet, StoreError};
 use super::contexts::{Pair, Proposal, Recent, Way};
 use super::reencode::reencode;
 use super::requestor::Answer;
@@ -19,6 +19,7 @@ use super::sender::Sender;
 use super::status::{self, Decision, Experience, Try, Verdict};
 use super::{DicomTarget, Reencode, unfit};
 use crate::custody::{Leased, Outcome, Receipt};
+use crate::inquiry::OpenError;
 
 /// Objects in one lease: a STAT object waits for at most so many others per association.
 const BATCH_ITEMS_MAX: usize = 16;

@@ -37,7 +37,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +53,7 @@ use crate::dicom::{AeTitle, is_uid};
 use crate::metrics::Metrics;
 
 pub use self::condition::DestinationStatus;
+pub use crate::inquiry::Tls;
 
 /// A destination of kind `dicom` or `folder`, checked.
 #[derive(Debug, Clone)]
@@ -104,15 +104,6 @@ pub struct DicomTarget {
 
 /// Default of [`DicomTarget::reencode_length_max`].
 pub const REENCODE_LENGTH_MAX: u64 = 512 * 1024 * 1024;
-
-/// How to speak TLS to a destination.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Trust, versions and our own certificate.
-    pub config: Arc<rustls::ClientConfig>,
-    /// The name that must stand in its certificate.
-    pub server_name: ServerName<'static>,
-}
 
 /// What to do when a destination does not take an object's transfer syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -12,10 +12,7 @@
 //! ```
 
 use bytes::BytesMut;
-use dicom_ul::pdu::{
-    AssociationRJ, AssociationRJResult, AssociationRQ, Pdu, PresentationContextResult,
-    UserVariableItem,
-};
+use dicom_ul::pdu::{AssociationRQ, Pdu, PresentationContextResult, UserVariableItem};
 
 use super::contexts::{Proposal, Terms};
 use crate::cargo::peer_text;
@@ -24,6 +21,8 @@ use crate::dicom::pdata::{self, Event};
 use crate::dicom::{
     APPLICATION_CONTEXT, AeTitle, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME,
 };
+pub use crate::inquiry::requestor::Ending;
+use crate::inquiry::requestor::{pdu_name, rejection};
 
 /// Longest P-DATA-TF that we ask for, in bytes: only responses come.
 const ANNOUNCED_LENGTH: u32 = 16 * 1024;
@@ -56,25 +55,6 @@ pub struct Answer {
     /// Error Comment (0000,0902), bounded and free of control characters; the peer's words, which
     /// may name a patient.
     pub comment: String,
-}
-
-/// Why an association ends before its time.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Ending {
-    /// A-ASSOCIATE-RJ.
-    #[error("association rejected ({}): {reason}", if *.permanent { "permanent" } else { "transient" })]
-    Rejected {
-        /// Result 1: the peer will say the same again unless someone changes something.
-        permanent: bool,
-        /// Source and reason in words.
-        reason: String,
-    },
-    /// A-ABORT.
-    #[error("association aborted by the destination")]
-    Aborted,
-    /// The peer does not keep to the protocol: write A-ABORT and close.
-    #[error("the destination breaks the protocol: {0}")]
-    Broken(String),
 }
 
 #[derive(Debug)]
@@ -232,7 +212,7 @@ impl Requestor {
                 self.state = State::Closed;
                 Ok(Meaning::Released)
             }
-            (_, pdu) => Err(self.broken(&format!("unexpected {}", name(&pdu)))),
+            (_, pdu) => Err(self.broken(&format!("unexpected {}", pdu_name(&pdu)))),
         }
     }
 
@@ -288,26 +268,6 @@ impl Requestor {
 fn stored(status: u16) -> bool {
     use super::status::{Verdict, verdict};
     matches!(verdict(status), Verdict::Success | Verdict::Warning)
-}
-
-fn rejection(rj: &AssociationRJ) -> Ending {
-    Ending::Rejected {
-        permanent: rj.result == AssociationRJResult::Permanent,
-        reason: rj.source.to_string(),
-    }
-}
-
-fn name(pdu: &Pdu) -> &'static str {
-    match pdu {
-        Pdu::AssociationRQ(_) => "A-ASSOCIATE-RQ",
-        Pdu::AssociationAC(_) => "A-ASSOCIATE-AC",
-        Pdu::AssociationRJ(_) => "A-ASSOCIATE-RJ",
-        Pdu::PData { .. } => "P-DATA-TF",
-        Pdu::ReleaseRQ => "A-RELEASE-RQ",
-        Pdu::ReleaseRP => "A-RELEASE-RP",
-        Pdu::AbortRQ { .. } => "A-ABORT",
-        Pdu::Unknown { .. } => "PDU of unknown type",
-    }
 }
 
 /// Cuts a data set into P-DATA-TF PDUs. Every fragment but the last is as long as the peer

@@ -4,77 +4,17 @@
 //! 100 to 300). Elements that a message does not need are skipped, an element that appears twice
 //! counts the first time, and order does not matter: devices differ, and nothing hangs on it.
 
-use std::collections::BTreeMap;
+mod codes;
+mod elements;
+
+pub use self::codes::{field, status};
+use self::elements::{Elements, NO_DATA_SET, Writer, element, missing};
 
 /// Longest command set that is read, in bytes.
 pub const COMMAND_LENGTH_MAX: usize = 64 * 1024;
 
 /// Longest Error Comment (0000,0902) in characters (VR LO).
 pub const ERROR_COMMENT_LENGTH_MAX: usize = 64;
-
-/// Command Field values (PS3.7 E.1).
-pub mod field {
-    /// C-STORE-RQ.
-    pub const C_STORE_RQ: u16 = 0x0001;
-    /// C-STORE-RSP.
-    pub const C_STORE_RSP: u16 = 0x8001;
-    /// C-ECHO-RQ.
-    pub const C_ECHO_RQ: u16 = 0x0030;
-    /// C-ECHO-RSP.
-    pub const C_ECHO_RSP: u16 = 0x8030;
-    /// C-CANCEL-RQ, the one request that has no answer.
-    pub const C_CANCEL_RQ: u16 = 0x0FFF;
-    /// The bit that makes a response of a request.
-    pub const RESPONSE: u16 = 0x8000;
-}
-
-/// Status values (PS3.7 C, PS3.4 B.2.3).
-pub mod status {
-    /// Success.
-    pub const SUCCESS: u16 = 0x0000;
-    /// Processing failure.
-    pub const PROCESSING_FAILURE: u16 = 0x0110;
-    /// Invalid SOP instance: the UID violates the construction rules.
-    pub const INVALID_SOP_INSTANCE: u16 = 0x0117;
-    /// SOP class not supported.
-    pub const SOP_CLASS_NOT_SUPPORTED: u16 = 0x0122;
-    /// Not authorized.
-    pub const NOT_AUTHORIZED: u16 = 0x0124;
-    /// Duplicate invocation: the message ID is in use.
-    pub const DUPLICATE_INVOCATION: u16 = 0x0210;
-    /// Unrecognized operation.
-    pub const UNRECOGNIZED_OPERATION: u16 = 0x0211;
-    /// Mistyped argument.
-    pub const MISTYPED_ARGUMENT: u16 = 0x0212;
-    /// C-STORE refused: out of resources.
-    pub const OUT_OF_RESOURCES: u16 = 0xA700;
-    /// C-STORE error: data set does not match SOP class (or the command's identifiers).
-    pub const DATA_SET_MISMATCH: u16 = 0xA900;
-    /// C-STORE error: cannot understand.
-    pub const CANNOT_UNDERSTAND: u16 = 0xC000;
-}
-
-/// Command Data Set Type (0000,0800) that says that no data set follows.
-const NO_DATA_SET: u16 = 0x0101;
-
-/// Element numbers in group 0000 (PS3.7 E.1).
-mod element {
-    pub(super) const GROUP_LENGTH: u16 = 0x0000;
-    pub(super) const AFFECTED_SOP_CLASS: u16 = 0x0002;
-    pub(super) const REQUESTED_SOP_CLASS: u16 = 0x0003;
-    pub(super) const COMMAND_FIELD: u16 = 0x0100;
-    pub(super) const MESSAGE_ID: u16 = 0x0110;
-    pub(super) const MESSAGE_ID_RESPONDED: u16 = 0x0120;
-    pub(super) const PRIORITY: u16 = 0x0700;
-    pub(super) const DATA_SET_TYPE: u16 = 0x0800;
-    pub(super) const STATUS: u16 = 0x0900;
-    pub(super) const OFFENDING_ELEMENT: u16 = 0x0901;
-    pub(super) const ERROR_COMMENT: u16 = 0x0902;
-    pub(super) const AFFECTED_SOP_INSTANCE: u16 = 0x1000;
-    pub(super) const REQUESTED_SOP_INSTANCE: u16 = 0x1001;
-    pub(super) const MOVE_ORIGINATOR_AE: u16 = 0x1030;
-    pub(super) const MOVE_ORIGINATOR_ID: u16 = 0x1031;
-}
 
 /// Why bytes are no command set that can be acted on. All of them end the association: without
 /// a readable command set there is no message ID to answer.
@@ -144,6 +84,96 @@ pub struct StoreRequest {
     pub has_data_set: bool,
 }
 
+/// What a [`Request`] asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// C-FIND (PS3.7 9.3.2.1).
+    Find(Priority),
+    /// C-GET (PS3.7 9.3.3.1).
+    Get(Priority),
+    /// C-MOVE (PS3.7 9.3.4.1) to an AE title; a peer's text of any content.
+    Move(Priority, String),
+    /// N-EVENT-REPORT (PS3.7 10.3.1.1), with the Event Type ID.
+    EventReport(u16),
+    /// N-SET (PS3.7 10.3.3.1).
+    Set,
+    /// N-ACTION (PS3.7 10.3.4.1), with the Action Type ID.
+    Action(u16),
+    /// N-CREATE (PS3.7 10.3.5.1).
+    Create,
+}
+
+impl Operation {
+    /// The command field.
+    pub const fn field(&self) -> u16 {
+        match self {
+            Self::Find(_) => field::C_FIND_RQ,
+            Self::Get(_) => field::C_GET_RQ,
+            Self::Move(..) => field::C_MOVE_RQ,
+            Self::EventReport(_) => field::N_EVENT_REPORT_RQ,
+            Self::Set => field::N_SET_RQ,
+            Self::Action(_) => field::N_ACTION_RQ,
+            Self::Create => field::N_CREATE_RQ,
+        }
+    }
+
+    /// Whether its identifiers are the *requested* ones rather than the *affected*: the SOP
+    /// instance exists already.
+    const fn names_requested(&self) -> bool {
+        matches!(self, Self::Set | Self::Action(_))
+    }
+}
+
+/// A request of the query, retrieve and notification services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub operation: Operation,
+    /// Message ID.
+    pub message_id: u16,
+    /// Affected or Requested SOP Class UID, without padding; a peer's text of any content.
+    pub sop_class: String,
+    /// Affected or Requested SOP Instance UID, likewise; empty when absent, as in every C-
+    /// service, and in an N-CREATE that leaves it to the performer.
+    pub sop_instance: String,
+    /// Whether a data set follows.
+    pub has_data_set: bool,
+}
+
+impl Request {
+    /// The response to this request, without a status worth having: whoever forgets to set one
+    /// says that processing failed.
+    pub fn response(&self) -> Response {
+        let (action, event) = match self.operation {
+            Operation::Action(id) => (Some(id), None),
+            Operation::EventReport(id) => (None, Some(id)),
+            _ => (None, None),
+        };
+        Response {
+            field: self.operation.field() | field::RESPONSE,
+            responded_to: self.message_id,
+            sop_class: self.sop_class.clone(),
+            sop_instance: self.sop_instance.clone(),
+            status: status::PROCESSING_FAILURE,
+            type_id: action.or(event),
+            ..Response::default()
+        }
+    }
+}
+
+/// Sub-operations of C-GET and C-MOVE (PS3.7 C.4.2, C.4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SubOperations {
+    /// Still to be done; a final answer may leave it out.
+    pub remaining: Option<u16>,
+    /// Done.
+    pub completed: u16,
+    /// Failed.
+    pub failed: u16,
+    /// Done with a warning.
+    pub warning: u16,
+}
+
 /// Any response (PS3.7 9.3, 10.3).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Response {
@@ -161,6 +191,14 @@ pub struct Response {
     pub offending: Vec<(u16, u16)>,
     /// Error Comment, empty when absent.
     pub comment: String,
+    /// Error ID (0000,0903), which says more about a status.
+    pub error_id: Option<u16>,
+    /// Event or Action Type ID, in the responses to N-EVENT-REPORT and N-ACTION.
+    pub type_id: Option<u16>,
+    /// Attribute Identifier List (0000,1005), as (group, element).
+    pub attributes: Vec<(u16, u16)>,
+    /// Sub-operations; absent when the peer names none of their numbers.
+    pub sub_operations: Option<SubOperations>,
     /// Whether a data set follows.
     pub has_data_set: bool,
 }
@@ -177,13 +215,20 @@ pub enum Command {
     },
     /// C-STORE-RQ.
     StoreRequest(StoreRequest),
+    /// A request of the query, retrieve and notification services.
+    Request(Request),
+    /// C-CANCEL-RQ (PS3.7 9.3.2.3): the request of this message ID need not be finished.
+    Cancel {
+        /// Message ID of that request.
+        responded_to: u16,
+    },
     /// Any response.
     Response(Response),
     /// A request that this program does not serve.
     Other {
         /// Command field.
         field: u16,
-        /// Message ID; absent in C-CANCEL-RQ.
+        /// Message ID; without it there is nothing to answer.
         message_id: Option<u16>,
         /// Affected or Requested SOP Class UID, empty when absent.
         sop_class: String,
@@ -198,8 +243,9 @@ impl Command {
     /// Whether the peer sends a data set after this command set.
     pub fn has_data_set(&self) -> bool {
         match self {
-            Self::EchoRequest { .. } => false,
+            Self::EchoRequest { .. } | Self::Cancel { .. } => false,
             Self::StoreRequest(rq) => rq.has_data_set,
+            Self::Request(rq) => rq.has_data_set,
             Self::Response(rsp) => rsp.has_data_set,
             Self::Other { has_data_set, .. } => *has_data_set,
         }
@@ -209,11 +255,14 @@ impl Command {
     pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
         let e = Elements::read(bytes)?;
         let field = e.us(element::COMMAND_FIELD)?.ok_or(missing(element::COMMAND_FIELD))?;
-        // Where the type is missing, C-STORE means a data set and everything else means none.
-        let data_set_type = e.us(element::DATA_SET_TYPE)?;
-        let has_data_set =
-            data_set_type.map_or(field == field::C_STORE_RQ, |kind| kind != NO_DATA_SET);
+        let operation = e.operation(field)?;
+        // Where the type is missing, the services that need a data set mean one.
+        let needs = field == field::C_STORE_RQ || operation.is_some();
+        let has_data_set = e.us(element::DATA_SET_TYPE)?.map_or(needs, |kind| kind != NO_DATA_SET);
         let message_id = e.us(element::MESSAGE_ID)?;
+        if let Some(operation) = operation {
+            return e.request(operation, message_id, has_data_set).map(Self::Request);
+        }
         Ok(match field {
             field::C_ECHO_RQ => Self::EchoRequest {
                 message_id: message_id.ok_or(missing(element::MESSAGE_ID))?,
@@ -227,18 +276,14 @@ impl Command {
                 move_originator: e.move_originator()?,
                 has_data_set,
             }),
-            field if field & field::RESPONSE != 0 => Self::Response(Response {
-                field,
+            field::C_CANCEL_RQ => Self::Cancel {
                 responded_to: e
                     .us(element::MESSAGE_ID_RESPONDED)?
                     .ok_or(missing(element::MESSAGE_ID_RESPONDED))?,
-                sop_class: e.text(element::AFFECTED_SOP_CLASS),
-                sop_instance: e.text(element::AFFECTED_SOP_INSTANCE),
-                status: e.us(element::STATUS)?.ok_or(missing(element::STATUS))?,
-                offending: e.tags(element::OFFENDING_ELEMENT),
-                comment: e.text(element::ERROR_COMMENT),
-                has_data_set,
-            }),
+            },
+            field if field & field::RESPONSE != 0 => {
+                Self::Response(e.response(field, has_data_set)?)
+            }
             field => Self::Other {
                 field,
                 message_id,
@@ -262,6 +307,12 @@ impl Command {
                 w.data_set(false);
             }
             Self::StoreRequest(rq) => rq.encode(&mut w),
+            Self::Request(rq) => rq.encode(&mut w),
+            Self::Cancel { responded_to } => {
+                w.us(element::COMMAND_FIELD, field::C_CANCEL_RQ);
+                w.us(element::MESSAGE_ID_RESPONDED, *responded_to);
+                w.data_set(false);
+            }
             Self::Response(rsp) => rsp.encode(&mut w),
             Self::Other { field, message_id, sop_class, sop_instance, has_data_set } => {
                 w.uid(element::AFFECTED_SOP_CLASS, sop_class);
@@ -292,8 +343,124 @@ impl StoreRequest {
     }
 }
 
+impl Elements<'_> {
+    fn operation(&self, field: u16) -> Result<Option<Operation>, CommandError> {
+        let priority = || Ok(Priority::from_wire(self.us(element::PRIORITY)?.unwrap_or_default()));
+        // Without a type it is of none that anybody knows, which can be answered.
+        let type_id = |element| Ok(self.us(element)?.unwrap_or_default());
+        Ok(Some(match field {
+            field::C_FIND_RQ => Operation::Find(priority()?),
+            field::C_GET_RQ => Operation::Get(priority()?),
+            field::C_MOVE_RQ => Operation::Move(priority()?, self.text(element::MOVE_DESTINATION)),
+            field::N_EVENT_REPORT_RQ => Operation::EventReport(type_id(element::EVENT_TYPE)?),
+            field::N_SET_RQ => Operation::Set,
+            field::N_ACTION_RQ => Operation::Action(type_id(element::ACTION_TYPE)?),
+            field::N_CREATE_RQ => Operation::Create,
+            _ => return Ok(None),
+        }))
+    }
+
+    fn request(
+        &self,
+        operation: Operation,
+        message_id: Option<u16>,
+        has_data_set: bool,
+    ) -> Result<Request, CommandError> {
+        let by_name = |affected, requested| match operation.names_requested() {
+            true => self.either(requested, affected),
+            false => self.either(affected, requested),
+        };
+        Ok(Request {
+            message_id: message_id.ok_or(missing(element::MESSAGE_ID))?,
+            sop_class: by_name(element::AFFECTED_SOP_CLASS, element::REQUESTED_SOP_CLASS),
+            sop_instance: by_name(element::AFFECTED_SOP_INSTANCE, element::REQUESTED_SOP_INSTANCE),
+            operation,
+            has_data_set,
+        })
+    }
+
+    fn response(&self, field: u16, has_data_set: bool) -> Result<Response, CommandError> {
+        Ok(Response {
+            field,
+            responded_to: self
+                .us(element::MESSAGE_ID_RESPONDED)?
+                .ok_or(missing(element::MESSAGE_ID_RESPONDED))?,
+            sop_class: self.text(element::AFFECTED_SOP_CLASS),
+            sop_instance: self.text(element::AFFECTED_SOP_INSTANCE),
+            status: self.us(element::STATUS)?.ok_or(missing(element::STATUS))?,
+            offending: self.tags(element::OFFENDING_ELEMENT),
+            comment: self.text(element::ERROR_COMMENT),
+            error_id: self.us(element::ERROR_ID)?,
+            type_id: match type_element(field) {
+                Some(element) => self.us(element)?,
+                None => None,
+            },
+            attributes: self.tags(element::ATTRIBUTE_LIST),
+            sub_operations: self.sub_operations()?,
+            has_data_set,
+        })
+    }
+
+    fn sub_operations(&self) -> Result<Option<SubOperations>, CommandError> {
+        let remaining = self.us(element::REMAINING)?;
+        let done = [element::COMPLETED, element::FAILED, element::WARNING];
+        let [completed, failed, warning] = done.map(|element| self.us(element));
+        let (completed, failed, warning) = (completed?, failed?, warning?);
+        if remaining.or(completed).or(failed).or(warning).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(SubOperations {
+            remaining,
+            completed: completed.unwrap_or_default(),
+            failed: failed.unwrap_or_default(),
+            warning: warning.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Where a response of this command field names its event or action type.
+const fn type_element(field: u16) -> Option<u16> {
+    match field & !field::RESPONSE {
+        field::N_EVENT_REPORT_RQ => Some(element::EVENT_TYPE),
+        field::N_ACTION_RQ => Some(element::ACTION_TYPE),
+        _ => None,
+    }
+}
+
+impl Request {
+    fn encode(&self, w: &mut Writer) {
+        let requested = self.operation.names_requested();
+        let class = [element::AFFECTED_SOP_CLASS, element::REQUESTED_SOP_CLASS];
+        let instance = [element::AFFECTED_SOP_INSTANCE, element::REQUESTED_SOP_INSTANCE];
+        w.uid(class[usize::from(requested)], &self.sop_class);
+        w.us(element::COMMAND_FIELD, self.operation.field());
+        w.us(element::MESSAGE_ID, self.message_id);
+        if let Operation::Move(_, destination) = &self.operation {
+            w.text(element::MOVE_DESTINATION, destination, b' ');
+        }
+        match &self.operation {
+            Operation::Find(p) | Operation::Get(p) | Operation::Move(p, _) => {
+                w.us(element::PRIORITY, p.to_wire());
+            }
+            _ => {}
+        }
+        w.data_set(self.has_data_set);
+        w.uid(instance[usize::from(requested)], &self.sop_instance);
+        match self.operation {
+            Operation::EventReport(id) => w.us(element::EVENT_TYPE, id),
+            Operation::Action(id) => w.us(element::ACTION_TYPE, id),
+            _ => {}
+        }
+    }
+}
+
 impl Response {
     fn encode(&self, w: &mut Writer) {
+        let optional = |w: &mut Writer, element, value: Option<u16>| {
+            if let Some(value) = value {
+                w.us(element, value);
+            }
+        };
         w.uid(element::AFFECTED_SOP_CLASS, &self.sop_class);
         w.us(element::COMMAND_FIELD, self.field);
         w.us(element::MESSAGE_ID_RESPONDED, self.responded_to);
@@ -301,120 +468,18 @@ impl Response {
         w.us(element::STATUS, self.status);
         w.tags(element::OFFENDING_ELEMENT, &self.offending);
         w.text(element::ERROR_COMMENT, &self.comment, b' ');
+        optional(w, element::ERROR_ID, self.error_id);
         w.uid(element::AFFECTED_SOP_INSTANCE, &self.sop_instance);
-    }
-}
-
-fn missing(element: u16) -> CommandError {
-    CommandError::Missing(element)
-}
-
-/// The elements of a command set, values as they stand.
-struct Elements<'a>(BTreeMap<u16, &'a [u8]>);
-
-impl<'a> Elements<'a> {
-    fn read(mut bytes: &'a [u8]) -> Result<Self, CommandError> {
-        if bytes.len() > COMMAND_LENGTH_MAX {
-            return Err(CommandError::TooLong);
+        let type_id = |wanted| self.type_id.filter(|_| type_element(self.field) == Some(wanted));
+        optional(w, element::EVENT_TYPE, type_id(element::EVENT_TYPE));
+        w.tags(element::ATTRIBUTE_LIST, &self.attributes);
+        optional(w, element::ACTION_TYPE, type_id(element::ACTION_TYPE));
+        if let Some(sub) = self.sub_operations {
+            optional(w, element::REMAINING, sub.remaining);
+            w.us(element::COMPLETED, sub.completed);
+            w.us(element::FAILED, sub.failed);
+            w.us(element::WARNING, sub.warning);
         }
-        let mut elements = BTreeMap::new();
-        while !bytes.is_empty() {
-            let (head, rest) = bytes.split_first_chunk::<8>().ok_or(CommandError::Truncated)?;
-            let [g0, g1, e0, e1, l0, l1, l2, l3] = *head;
-            let group = u16::from_le_bytes([g0, g1]);
-            if group != 0 {
-                return Err(CommandError::ForeignGroup(group));
-            }
-            let length = u32::from_le_bytes([l0, l1, l2, l3]);
-            let length = usize::try_from(length).map_err(|_| CommandError::Truncated)?;
-            let (value, rest) = rest.split_at_checked(length).ok_or(CommandError::Truncated)?;
-            elements.entry(u16::from_le_bytes([e0, e1])).or_insert(value);
-            bytes = rest;
-        }
-        Ok(Self(elements))
-    }
-
-    /// A number; an empty value counts as absent.
-    fn us(&self, element: u16) -> Result<Option<u16>, CommandError> {
-        match self.0.get(&element) {
-            None | Some([]) => Ok(None),
-            Some([low, high]) => Ok(Some(u16::from_le_bytes([*low, *high]))),
-            Some(_) => Err(CommandError::WrongLength(element)),
-        }
-    }
-
-    fn text(&self, element: u16) -> String {
-        let value = self.0.get(&element).copied().unwrap_or_default();
-        String::from_utf8_lossy(value).trim_matches(['\0', ' ']).to_owned()
-    }
-
-    fn either(&self, first: u16, second: u16) -> String {
-        let text = self.text(first);
-        if text.is_empty() { self.text(second) } else { text }
-    }
-
-    fn tags(&self, element: u16) -> Vec<(u16, u16)> {
-        let value = self.0.get(&element).copied().unwrap_or_default();
-        let (tags, _) = value.as_chunks::<4>();
-        tags.iter()
-            .map(|[a, b, c, d]| (u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d])))
-            .collect()
-    }
-
-    fn move_originator(&self) -> Result<Option<(String, u16)>, CommandError> {
-        let ae = self.text(element::MOVE_ORIGINATOR_AE);
-        let id = self.us(element::MOVE_ORIGINATOR_ID)?.unwrap_or(0);
-        Ok((!ae.is_empty()).then_some((ae, id)))
-    }
-}
-
-/// Writes elements in the order of the calls, which must ascend.
-#[derive(Default)]
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn element(&mut self, element: u16, value: &[u8], pad: u8) {
-        let odd = value.len() % 2;
-        let length = u32::try_from(value.len() + odd).expect("command values are short");
-        self.0.extend_from_slice(&[0, 0]);
-        self.0.extend_from_slice(&element.to_le_bytes());
-        self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(value);
-        self.0.extend(std::iter::repeat_n(pad, odd));
-    }
-
-    fn us(&mut self, element: u16, value: u16) {
-        self.element(element, &value.to_le_bytes(), 0);
-    }
-
-    fn text(&mut self, element: u16, value: &str, pad: u8) {
-        if !value.is_empty() {
-            self.element(element, value.as_bytes(), pad);
-        }
-    }
-
-    fn uid(&mut self, element: u16, value: &str) {
-        self.text(element, value, 0);
-    }
-
-    fn tags(&mut self, element: u16, tags: &[(u16, u16)]) {
-        let value: Vec<u8> =
-            tags.iter().flat_map(|(g, e)| [g.to_le_bytes(), e.to_le_bytes()]).flatten().collect();
-        if !value.is_empty() {
-            self.element(element, &value, 0);
-        }
-    }
-
-    fn data_set(&mut self, follows: bool) {
-        self.us(element::DATA_SET_TYPE, if follows { 0 } else { NO_DATA_SET });
-    }
-
-    fn finish(self) -> Vec<u8> {
-        let length = u32::try_from(self.0.len()).expect("command sets are short");
-        let mut whole = Self(Vec::with_capacity(self.0.len() + 12));
-        whole.element(element::GROUP_LENGTH, &length.to_le_bytes(), 0);
-        whole.0.extend_from_slice(&self.0);
-        whole.0
     }
 }
 

@@ -4,11 +4,23 @@
 //! Everything here reads bytes of strangers. No function panics on any input, recurses into
 //! nested data, or allocates from a length that the bytes merely claim.
 
+pub mod availability;
+
 pub mod command;
+
+pub mod commitment;
+
+pub mod dataset;
+
+pub mod fault;
 
 pub mod header;
 
 pub mod pdata;
+
+pub mod performed;
+
+pub mod text;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -33,6 +45,30 @@ pub const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 
 /// Verification SOP class (PS3.4 A).
 pub const VERIFICATION: &str = "1.2.840.10008.1.1";
+
+/// Modality Performed Procedure Step SOP class (PS3.4 F.7).
+pub const PERFORMED_STEP: &str = "1.2.840.10008.3.1.2.3.3";
+
+/// Storage Commitment Push Model SOP class (PS3.4 J.3).
+pub const STORAGE_COMMITMENT: &str = "1.2.840.10008.1.20.1";
+
+/// The one instance of [`STORAGE_COMMITMENT`] (PS3.4 J.3.5).
+pub const STORAGE_COMMITMENT_INSTANCE: &str = "1.2.840.10008.1.20.1.1";
+
+/// Instance Availability Notification SOP class (PS3.4 R).
+pub const INSTANCE_AVAILABILITY: &str = "1.2.840.10008.5.1.4.33";
+
+/// Modality Worklist Information Model - FIND SOP class (PS3.4 K).
+pub const MODALITY_WORKLIST: &str = "1.2.840.10008.5.1.4.31";
+
+/// Study Root Query/Retrieve Information Model - FIND SOP class (PS3.4 C.6.2).
+pub const STUDY_ROOT_FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+
+/// Study Root Query/Retrieve Information Model - MOVE SOP class.
+pub const STUDY_ROOT_MOVE: &str = "1.2.840.10008.5.1.4.1.2.2.2";
+
+/// Study Root Query/Retrieve Information Model - GET SOP class.
+pub const STUDY_ROOT_GET: &str = "1.2.840.10008.5.1.4.1.2.2.3";
 
 /// Transfer syntax Implicit VR Little Endian (PS3.5 A.1), the default that every AE supports.
 pub const IMPLICIT_VR_LE: &str = "1.2.840.10008.1.2";

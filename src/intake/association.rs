@@ -133,6 +133,8 @@ pub struct Door {
     pub address: IpAddr,
     /// A reason to refuse whatever is asked for.
     pub refuse: Option<Refusal>,
+    /// Whether the node has somebody to perform the services beside storage.
+    pub services: bool,
 }
 
 /// One association, from the accepted connection to its end.
@@ -201,8 +203,12 @@ impl Association {
         };
         match admitted {
             Ok(admitted) => {
-                let Negotiated { accept, contexts, write_length } =
-                    negotiate(rq, &admitted, self.door.config.limits.pdu_length);
+                let Negotiated { accept, contexts, write_length } = negotiate(
+                    rq,
+                    &admitted,
+                    self.door.config.limits.pdu_length,
+                    self.door.services,
+                );
                 let messages = Messages::new();
                 let established = Established { admitted, contexts, write_length, messages };
                 self.state = State::Established(Box::new(established));
@@ -296,7 +302,7 @@ mod tests {
 
     fn association(refuse: Option<Refusal>) -> Association {
         let address = "10.1.2.3".parse().unwrap();
-        Association::new(Door { config: Arc::new(config()), address, refuse })
+        Association::new(Door { config: Arc::new(config()), address, refuse, services: false })
     }
 
     fn pdu(pdu: impl Into<Pdu>) -> Event {

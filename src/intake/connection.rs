@@ -5,6 +5,9 @@
 //! stock dcmtk) holds back the end of an image until what it sent before is acknowledged, and
 //! the kernel may delay that by 40 ms.
 
+mod services;
+mod stream;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,23 +15,28 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use dicom_ul::pdu::{AssociationAC, Pdu};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use self::stream::Stream;
 use super::access::{Admitted, Refusal};
 use super::association::{Action, Association, Cause, Door, Event, State};
 use super::listener::{Intake, Standing};
 use super::message::Step;
+use super::perform::{Finding, Performing};
+use super::services::{Found, REPORTS_MAX, Report};
 use super::store::{Answered, Store};
 use crate::dicom::command::{Command, Response, field, status};
 use crate::dicom::pdata::{Decoder, put_command, put_pdu};
 
 /// Most bytes that one read takes.
 pub const READ_LENGTH: usize = 256 * 1024;
+
+/// Most bytes of room that the buffer for answers keeps.
+const OUT_LENGTH_KEPT: usize = 64 * 1024;
 
 /// How long the peer may take to close the connection after the last word (ARTIM in Sta13).
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
@@ -38,51 +46,6 @@ const CLOSE_LENGTH_MAX: usize = 1024 * 1024;
 
 /// How long a connection that is refused anyway may take to say A-ASSOCIATE-RQ.
 const REFUSE_WAIT: Duration = Duration::from_secs(5);
-
-/// The transport connection.
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Stream {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(s) => s,
-            Self::Tls(s) => s.get_ref().0,
-        }
-    }
-
-    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Self::Plain(s) => s.read_buf(buffer).await,
-            Self::Tls(s) => s.read_buf(buffer).await,
-        }
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(s) => s.write_all(bytes).await,
-            Self::Tls(s) => {
-                s.write_all(bytes).await?;
-                s.flush().await
-            }
-        }
-    }
-
-    async fn close(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(s) => s.shutdown().await,
-            Self::Tls(s) => s.shutdown().await,
-        }
-    }
-
-    fn acknowledge_at_once(&self) {
-        // A hint to the kernel: where it fails, the connection is slower or already gone.
-        #[cfg(target_os = "linux")]
-        let _ = socket2::SockRef::from(self.tcp()).set_tcp_quickack(true);
-    }
-}
 
 /// A connection that has been accepted, before its first byte.
 pub(super) struct Arrival {
@@ -131,6 +94,11 @@ pub(super) async fn serve(arrival: Arrival, intake: Arc<Intake>, stop: Cancellat
         buffer: BytesMut::new(),
         out: vec![],
         store: None,
+        performing: None,
+        finding: None,
+        reporting: mpsc::channel(REPORTS_MAX),
+        awaited: None,
+        message_ids: 0,
         open: None,
         tally: Tally::default(),
         request_due,
@@ -160,6 +128,16 @@ struct Tally {
     last_refusal: Option<u16>,
 }
 
+/// What is to be done next.
+enum Next {
+    /// Something has come, or a time has passed.
+    Event(Event),
+    /// A match, or the end of the query; `None` when whoever found them is gone.
+    Found(Option<Found>),
+    /// An outcome to report.
+    Report(Report),
+}
+
 struct Connection {
     stream: Stream,
     from: SocketAddr,
@@ -174,6 +152,16 @@ struct Connection {
     buffer: BytesMut,
     out: Vec<u8>,
     store: Option<Store>,
+    /// A request of another service whose data set is arriving.
+    performing: Option<Performing>,
+    /// The query under way.
+    finding: Option<Box<Finding>>,
+    /// Outcomes of commitment that are to be reported on this association.
+    reporting: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    /// The report that waits for its answer.
+    awaited: Option<services::Awaited>,
+    /// The last message ID of ours.
+    message_ids: u16,
     open: Option<Open>,
     tally: Tally,
     request_due: Instant,
@@ -194,16 +182,23 @@ impl Connection {
 
     async fn converse(&mut self) {
         loop {
-            let event = match self.next_buffered() {
-                Some(event) => event,
+            let next = match self.next_buffered() {
+                Some(event) => Next::Event(event),
                 None => self.read().await,
             };
-            let was_under_way = self.association.message_under_way();
-            let action = self.association.on_event(event);
-            if !was_under_way {
-                self.message_began = Instant::now();
-            }
-            match self.act(action).await {
+            let acted = match next {
+                Next::Event(event) => {
+                    let was_under_way = self.association.message_under_way();
+                    let action = self.association.on_event(event);
+                    if !was_under_way {
+                        self.message_began = Instant::now();
+                    }
+                    self.act(action).await
+                }
+                Next::Found(found) => self.found(found).await.map(|()| true),
+                Next::Report(report) => self.report(report).await.map(|()| true),
+            };
+            match acted {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
@@ -235,34 +230,45 @@ impl Connection {
     /// Waits for bytes; gives the event when something else happens first, and otherwise what
     /// the bytes begin with. Bytes win over a time that passes meanwhile: the peer was not silent
     /// when it was this node that was busy.
-    async fn read(&mut self) -> Event {
+    async fn read(&mut self) -> Next {
         loop {
             let now = Instant::now();
             if self.stop_due.is_none() && self.stop.is_cancelled() {
                 self.stop_due = Some(now + self.door.config.limits.drain);
             }
             if let Some(event) = self.overdue(now) {
-                return event;
+                return Next::Event(event);
             }
             // All that was split off has been dropped by now: this moves little and allocates
             // nothing but the first time.
             self.buffer.reserve(READ_LENGTH);
             let due = self.due(now);
             let stop = self.stop.clone();
+            let (may_report, may_find) = (self.may_report(), !self.association.message_under_way());
+            let answer_due = self.awaited.as_ref().map_or(due, |a| a.due);
             tokio::select! {
                 biased;
                 read = self.stream.read(&mut self.buffer) => match read {
-                    Ok(0) | Err(_) => return Event::Closed,
+                    Ok(0) | Err(_) => return Next::Event(Event::Closed),
                     Ok(_) => {
                         self.stream.acknowledge_at_once();
                         if let Some(event) = self.next_buffered() {
-                            return event;
+                            return Next::Event(event);
                         }
                     }
                 },
                 () = stop.cancelled(), if self.stop_due.is_none() => {}
+                found = Self::next_found(&mut self.finding), if may_find => {
+                    return Next::Found(found);
+                }
+                Some(report) = self.reporting.1.recv(), if may_report => {
+                    return Next::Report(report);
+                }
+                () = tokio::time::sleep_until(answer_due), if self.awaited.is_some() => {
+                    self.give_up_report();
+                }
                 () = tokio::time::sleep_until(due) => {
-                    return self.overdue(due).unwrap_or(Event::Expired);
+                    return Next::Event(self.overdue(due).unwrap_or(Event::Expired));
                 }
             }
         }
@@ -356,7 +362,7 @@ impl Connection {
                     sop_class,
                     sop_instance,
                     status: status::UNRECOGNIZED_OPERATION,
-                    comment: "this node serves C-STORE and C-ECHO".into(),
+                    comment: "this node does not serve that here".into(),
                     ..Response::default()
                 };
                 self.respond(context, response).await
@@ -367,16 +373,29 @@ impl Connection {
                 self.store = Some(Store::begin(&self.intake.custody, config, context, request));
                 if has_data_set { Ok(()) } else { self.finish_store().await }
             }
+            Step::Service { context, request } => self.begin_service(context, request).await,
+            Step::Cancel { message_id } => self.cancel(message_id).await,
+            Step::Answered(response) => {
+                self.answered(&response);
+                Ok(())
+            }
             Step::Data { data, last } => {
-                if let Some(store) = &mut self.store
-                    && let Err(endless) = store.push(&data).await
-                {
+                let pushed = match (&mut self.store, &mut self.performing) {
+                    (Some(store), _) => store.push(&data).await,
+                    (None, Some(performing)) => performing.push(&data),
+                    (None, None) => Ok(()),
+                };
+                if let Err(endless) = pushed {
                     self.pending = Some(Event::Endless(endless));
                     return Ok(());
                 }
                 // Given back before the next read, so that the buffer is used again.
                 drop(data);
-                if last { self.finish_store().await } else { Ok(()) }
+                match (last, &self.store) {
+                    (false, _) => Ok(()),
+                    (true, Some(_)) => self.finish_store().await,
+                    (true, None) => self.finish_service().await,
+                }
             }
         }
     }
@@ -463,6 +482,7 @@ impl Connection {
             Action::Nothing | Action::Accept(_) | Action::Message(_) => return,
         }
         self.open = None;
+        self.end_services();
     }
 }
 

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Refusal;
 use super::association::Door;
 use super::connection::{self, Arrival};
+use super::services::Services;
 use super::store::Router;
 use super::{Config, Limits};
 use crate::custody::Custody;
@@ -45,6 +46,8 @@ pub struct Intake {
     pub custody: Custody,
     /// Who decides their destinations.
     pub router: Arc<dyn Router>,
+    /// Who performs the services beside storage; absent: their SOP classes are not accepted.
+    pub services: Option<Arc<dyn Services>>,
     /// Where it is counted.
     pub metrics: Metrics,
 }
@@ -186,7 +189,8 @@ impl OpenConnections {
             Verdict::Drop => return refused("flood"),
         };
         let standing = Arc::new(Standing::default());
-        let door = Door { config, address, refuse };
+        let services = intake.services.is_some();
+        let door = Door { config, address, refuse, services };
         let arrival = Arrival { tcp, from, tls, door, standing: standing.clone() };
         let task = self.tasks.spawn(connection::serve(arrival, intake.clone(), shutdown.clone()));
         self.count += 1;

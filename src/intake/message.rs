@@ -3,11 +3,14 @@
 //! One message at a time: asynchronous operations are not negotiated, so a command set is
 //! followed by its data set, if it has one, in the same presentation context. A command set is
 //! gathered, at most [`COMMAND_LENGTH_MAX`] bytes; a data set is passed on piece by piece.
+//! C-CANCEL, and the responses to events that this node reports, may come between them.
 
 use bytes::Bytes;
 
-use super::negotiation::{Context, Contexts};
-use crate::dicom::command::{COMMAND_LENGTH_MAX, Command, CommandError, StoreRequest};
+use super::negotiation::{Context, Contexts, serves};
+use crate::dicom::command::{
+    COMMAND_LENGTH_MAX, Command, CommandError, Request, Response, StoreRequest,
+};
 use crate::dicom::pdata::Fragment;
 
 /// What a fragment means for the service user.
@@ -31,7 +34,22 @@ pub enum Step {
         /// The request.
         request: StoreRequest,
     },
-    /// A piece of the data set of the last [`Store`](Self::Store).
+    /// A request of another service, in a context of that service. [`Data`](Self::Data) follows,
+    /// unless the request has no data set.
+    Service {
+        /// Presentation context, with the transfer syntax of the data set.
+        context: Context,
+        /// The request.
+        request: Request,
+    },
+    /// C-CANCEL of the request of this message ID.
+    Cancel {
+        /// Message ID of the request.
+        message_id: u16,
+    },
+    /// A response, its data set passed over if it had one.
+    Answered(Response),
+    /// A piece of the data set of the last [`Store`](Self::Store) or [`Service`](Self::Service).
     Data {
         /// Its bytes; may be empty at the end.
         data: Bytes,
@@ -78,8 +96,8 @@ pub enum MessageError {
 enum State {
     /// Before or within a command set; `context` is set by its first fragment.
     Command { context: Option<u8>, bytes: Vec<u8> },
-    /// Within the data set of a C-STORE.
-    Store { context: u8 },
+    /// Within a data set that is passed on.
+    Data { context: u8 },
     /// Within a data set that is passed over; `then` is due at its end.
     PassOver { context: u8, then: Step },
 }
@@ -112,14 +130,14 @@ impl Messages {
         let accepted = contexts.get(&f.context).ok_or(MessageError::Context(f.context))?;
         let expected = match &self.state {
             State::Command { context, .. } => *context,
-            State::Store { context } | State::PassOver { context, .. } => Some(*context),
+            State::Data { context } | State::PassOver { context, .. } => Some(*context),
         };
         if let Some(expected) = expected.filter(|expected| *expected != f.context) {
             return Err(MessageError::ContextChanged(expected, f.context));
         }
         match &mut self.state {
             State::Command { .. } if !f.command => Err(MessageError::UnexpectedData),
-            State::Store { .. } | State::PassOver { .. } if f.command => {
+            State::Data { .. } | State::PassOver { .. } if f.command => {
                 Err(MessageError::UnexpectedCommand)
             }
             State::Command { context, bytes } => {
@@ -134,7 +152,7 @@ impl Messages {
                 let command = Command::decode(bytes)?;
                 Ok(self.begin(command, accepted))
             }
-            State::Store { .. } => {
+            State::Data { .. } => {
                 if f.last {
                     *self = Self::new();
                 }
@@ -161,12 +179,26 @@ impl Messages {
             }
             Command::StoreRequest(request) => {
                 if has_data_set {
-                    self.state = State::Store { context: id };
+                    self.state = State::Data { context: id };
                 }
                 return Step::Store { context: context.clone(), request };
             }
-            // We asked for nothing, and C-CANCEL has no message ID: neither is answered.
-            Command::Response(_) | Command::Other { message_id: None, .. } => Step::Nothing,
+            Command::Request(request) if serves(&context.abstract_syntax, &request.operation) => {
+                if has_data_set {
+                    self.state = State::Data { context: id };
+                }
+                return Step::Service { context: context.clone(), request };
+            }
+            Command::Request(request) => Step::Unrecognized {
+                context: id,
+                field: request.operation.field(),
+                message_id: request.message_id,
+                sop_class: request.sop_class,
+                sop_instance: request.sop_instance,
+            },
+            Command::Cancel { responded_to } => return Step::Cancel { message_id: responded_to },
+            Command::Response(response) => Step::Answered(response),
+            Command::Other { message_id: None, .. } => Step::Nothing,
             Command::Other {
                 field, message_id: Some(message_id), sop_class, sop_instance, ..
             } => Step::Unrecognized { context: id, field, message_id, sop_class, sop_instance },
@@ -184,8 +216,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dicom::command::Response;
-    use crate::dicom::{EXPLICIT_VR_LE, VERIFICATION};
+    use crate::dicom::command::{Operation, Priority};
+    use crate::dicom::{EXPLICIT_VR_LE, MODALITY_WORKLIST, VERIFICATION};
 
     fn context(id: u8) -> Context {
         Context { id, abstract_syntax: "1.2.3".into(), transfer_syntax: EXPLICIT_VR_LE.to_owned() }
@@ -238,7 +270,7 @@ mod tests {
     fn an_unknown_request_is_answerable_once_its_data_set_is_passed_over() {
         let mut m = Messages::new();
         let find = Command::Other {
-            field: 0x0020,
+            field: 0x0110,
             message_id: Some(8),
             sop_class: "1.2".into(),
             sop_instance: String::new(),
@@ -250,16 +282,47 @@ mod tests {
         let end = m.take(fragment(3, false, true, b"y"), &contexts());
         assert!(matches!(
             end,
-            Ok(Step::Unrecognized { context: 3, field: 0x0020, message_id: 8, .. })
+            Ok(Step::Unrecognized { context: 3, field: 0x0110, message_id: 8, .. })
         ));
     }
 
     #[test]
-    fn a_response_that_nobody_asked_for_is_passed_over() {
+    fn a_response_and_a_cancel_are_messages_without_an_answer() {
         let mut m = Messages::new();
-        let rsp = Command::Response(Response { field: 0x8001, ..Response::default() });
-        let step = m.take(fragment(1, true, true, &rsp.encode()), &contexts());
-        assert_eq!((step, m.under_way()), (Ok(Step::Nothing), false));
+        let rsp = Response { field: 0x8100, ..Response::default() };
+        let bytes = Command::Response(rsp.clone()).encode();
+        let step = m.take(fragment(1, true, true, &bytes), &contexts());
+        assert_eq!((step, m.under_way()), (Ok(Step::Answered(rsp.clone())), false));
+        let with_data = Response { has_data_set: true, ..rsp };
+        let bytes = Command::Response(with_data.clone()).encode();
+        assert_eq!(m.take(fragment(1, true, true, &bytes), &contexts()), Ok(Step::Nothing));
+        let step = m.take(fragment(1, false, true, b"x"), &contexts());
+        assert_eq!(step, Ok(Step::Answered(with_data)));
+        let cancel = Command::Cancel { responded_to: 4 }.encode();
+        let step = m.take(fragment(1, true, true, &cancel), &contexts());
+        assert_eq!(step, Ok(Step::Cancel { message_id: 4 }));
+    }
+
+    #[test]
+    fn a_service_is_served_in_its_own_context_alone() {
+        let find = |has_data_set| {
+            Command::Request(Request {
+                operation: Operation::Find(Priority::Medium),
+                message_id: 6,
+                sop_class: MODALITY_WORKLIST.into(),
+                sop_instance: String::new(),
+                has_data_set,
+            })
+        };
+        let mut contexts = contexts();
+        contexts.get_mut(&3).unwrap().abstract_syntax = MODALITY_WORKLIST.into();
+        let mut m = Messages::new();
+        let step = m.take(fragment(3, true, true, &find(true).encode()), &contexts);
+        assert!(matches!(step, Ok(Step::Service { .. })) && m.under_way());
+        let step = m.take(fragment(3, false, true, b"x"), &contexts);
+        assert!(matches!(step, Ok(Step::Data { last: true, .. })) && !m.under_way());
+        let step = m.take(fragment(1, true, true, &find(false).encode()), &contexts);
+        assert!(matches!(step, Ok(Step::Unrecognized { field: 0x0020, .. })), "{step:?}");
     }
 
     #[test]

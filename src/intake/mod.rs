@@ -1,8 +1,10 @@
-//! DICOM associations into custody: the storage SCP.
+//! DICOM associations into custody: the storage SCP, and the protocol of the services around it.
 //!
 //! Any storage SOP class, known or private, is accepted in the transfer syntax that it is
 //! proposed in, and the bytes of the data set go into custody exactly as they come. C-STORE is
 //! answered with success only against a [`Kept`](crate::custody::Kept). C-ECHO is answered.
+//! Performed procedure steps, storage commitment, availability notices and worklist queries are
+//! read, judged as far as their data sets decide, and handed to whoever implements [`Services`].
 //!
 //! An object passes through these parts, the first four of which are pure:
 //!
@@ -13,11 +15,14 @@
 //! | `association` | the acceptor's states of PS3.8 9.2 |
 //! | `message` | how fragments make command sets and data sets (PS3.7 6.3) |
 //! | `store` | one C-STORE: into custody, and the answer |
+//! | `perform` | one request of another service, and the answer |
+//! | `services` | what the other services ask of the rest of the node |
 //! | `connection` | one socket: reads, writes, timeouts |
 //! | `listener` | who gets a connection at all; limits and drain |
 //!
 //! Memory per association is at most `connection::READ_LENGTH` twice over, one A-ASSOCIATE-RQ
-//! or command set, and what custody's assembly holds, whatever the size of the object.
+//! or command set, and what custody's assembly holds, whatever the size of the object; or one
+//! data set of another service, at most 4 MiB of it.
 
 pub mod access;
 
@@ -33,6 +38,10 @@ pub mod mllp;
 
 pub mod negotiation;
 
+pub mod perform;
+
+pub mod services;
+
 pub mod store;
 
 #[cfg(test)]
@@ -44,6 +53,7 @@ use std::time::Duration;
 
 pub use access::{Allow, Network, NetworkError};
 pub use listener::{Intake, Listeners, serve};
+pub use services::Services;
 pub use store::Router;
 
 use crate::dicom::AeTitle;
@@ -86,6 +96,8 @@ pub struct Limits {
     pub dimse: Duration,
     /// Longest that one message may take from its first byte to its last. Default 1 h.
     pub message: Duration,
+    /// Most matches that one worklist query is answered with; then B001. Default 2000.
+    pub matches: usize,
     /// How long a C-STORE under way may take to finish when the node stops. Default 20 s.
     pub drain: Duration,
 }
@@ -100,6 +112,7 @@ impl Default for Limits {
             idle: Duration::from_secs(600),
             dimse: Duration::from_secs(60),
             message: Duration::from_secs(3600),
+            matches: 2000,
             drain: Duration::from_secs(20),
         }
     }

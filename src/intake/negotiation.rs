@@ -1,8 +1,9 @@
 //! Presentation contexts and the answer to A-ASSOCIATE-RQ (PS3.8 9.3.3, PS3.7 D.3). Pure.
 //!
-//! Accepted: Verification, and everything that is not a known service of another kind. A SOP
-//! class that the dictionary does not know is a storage class to us: private, or newer than this
-//! program. One transfer syntax is chosen per context:
+//! Accepted: Verification, everything that is not a known service of another kind, and, where the
+//! node has somebody to perform them, the four [`SERVICES`]. A SOP class that the dictionary does
+//! not know is a storage class to us: private, or newer than this program. One transfer syntax is
+//! chosen per context:
 //!
 //! 1. the first proposed one that is none of the five native ones: compressed, private, unknown;
 //!    who proposes it holds such objects, and nothing here ever decodes them;
@@ -11,6 +12,9 @@
 //! 3. Implicit VR Little Endian, which every destination takes;
 //! 4. Deflated, then Big Endian: some toolkits propose these by default without meaning it, and
 //!    many destinations refuse them.
+//!
+//! The data sets of the services are read here, so for them only Explicit, then Implicit VR
+//! Little Endian will do.
 
 use std::collections::BTreeMap;
 
@@ -22,11 +26,12 @@ use dicom_ul::pdu::{
 };
 
 use super::access::Admitted;
+use crate::dicom::command::Operation;
 use crate::dicom::pdata::write_length;
 use crate::dicom::{
     APPLICATION_CONTEXT, DEFLATED_EXPLICIT_VR_LE, EXPLICIT_VR_BE, EXPLICIT_VR_LE,
-    IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, IMPLICIT_VR_LE, VERIFICATION, is_uid,
-    trim_uid,
+    IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, IMPLICIT_VR_LE, INSTANCE_AVAILABILITY,
+    MODALITY_WORKLIST, PERFORMED_STEP, STORAGE_COMMITMENT, VERIFICATION, is_uid, trim_uid,
 };
 
 /// Most presentation contexts that are answered: there are 128 odd numbers in a byte.
@@ -45,6 +50,21 @@ const META_SOP_CLASSES: [&str; 9] = [
     "1.2.840.10008.5.1.1.32",
     "1.2.840.10008.5.1.4.32",
 ];
+
+/// The services that are performed by [`Services`](super::services::Services).
+pub const SERVICES: [&str; 4] =
+    [PERFORMED_STEP, STORAGE_COMMITMENT, INSTANCE_AVAILABILITY, MODALITY_WORKLIST];
+
+/// Whether this operation is one of a service's, in a context of `abstract_syntax`.
+pub fn serves(abstract_syntax: &str, operation: &Operation) -> bool {
+    match abstract_syntax {
+        PERFORMED_STEP => matches!(operation, Operation::Create | Operation::Set),
+        STORAGE_COMMITMENT => matches!(operation, Operation::Action(_)),
+        INSTANCE_AVAILABILITY => matches!(operation, Operation::Create),
+        MODALITY_WORKLIST => matches!(operation, Operation::Find(_)),
+        _ => false,
+    }
+}
 
 /// An accepted presentation context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +108,24 @@ pub fn is_storage(sop_class: &str) -> bool {
     }
 }
 
-/// The answer to an admitted peer. `pdu_length` is the Maximum Length to announce (PS3.8 D.1).
+/// The answer to an admitted peer. `pdu_length` is the Maximum Length to announce (PS3.8 D.1),
+/// `services` whether anybody performs the [`SERVICES`].
 ///
 /// A context ID that is even or was used before is not answered: it cannot be used afterwards
 /// either, which is what the peer would learn from a refusal.
-pub fn negotiate(rq: &AssociationRQ, admitted: &Admitted, pdu_length: u32) -> Negotiated {
+pub fn negotiate(
+    rq: &AssociationRQ,
+    admitted: &Admitted,
+    pdu_length: u32,
+    services: bool,
+) -> Negotiated {
     let mut results = BTreeMap::new();
     let mut contexts = Contexts::new();
     for proposed in &rq.presentation_contexts {
         if proposed.id % 2 == 0 || results.contains_key(&proposed.id) {
             continue;
         }
-        let (reason, transfer_syntax) = match judge(proposed) {
+        let (reason, transfer_syntax) = match judge(proposed, services) {
             Ok(context) => {
                 let transfer_syntax = context.transfer_syntax.clone();
                 contexts.insert(proposed.id, context);
@@ -127,11 +153,13 @@ pub fn negotiate(rq: &AssociationRQ, admitted: &Admitted, pdu_length: u32) -> Ne
     Negotiated { accept, contexts, write_length: write_length(named) }
 }
 
-fn judge(proposed: &PresentationContextProposed) -> Result<Context, Reason> {
+fn judge(proposed: &PresentationContextProposed, services: bool) -> Result<Context, Reason> {
     let abstract_syntax = trim_uid(&proposed.abstract_syntax);
-    if abstract_syntax != VERIFICATION && !is_storage(abstract_syntax) {
+    let service = SERVICES.contains(&abstract_syntax);
+    if abstract_syntax != VERIFICATION && !is_storage(abstract_syntax) && !(service && services) {
         return Err(Reason::AbstractSyntaxNotSupported);
     }
+    let choose = if service { choose_readable } else { choose };
     let transfer_syntax =
         choose(&proposed.transfer_syntaxes).ok_or(Reason::TransferSyntaxesNotSupported)?;
     Ok(Context {
@@ -153,6 +181,11 @@ fn choose(proposed: &[String]) -> Option<&str> {
     proposed.iter().map(|uid| trim_uid(uid)).filter(|uid| is_uid(uid)).min_by_key(|uid| rank(uid))
 }
 
+fn choose_readable(proposed: &[String]) -> Option<&str> {
+    let readable = [EXPLICIT_VR_LE, IMPLICIT_VR_LE];
+    readable.into_iter().find(|uid| proposed.iter().any(|p| trim_uid(p) == *uid))
+}
+
 fn user_variables(
     rq: &AssociationRQ,
     contexts: &Contexts,
@@ -163,7 +196,9 @@ fn user_variables(
         UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.to_owned()),
         UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.to_owned()),
     ];
-    // PS3.7 D.3.3.4: the requestor stores, we provide; we never use a service of its.
+    // PS3.7 D.3.3.4: the requestor stores and asks, we provide; we never use a service of its on
+    // an association that it has asked for. The events of a commitment go the other way in these
+    // very roles: it is the SCP that reports them.
     let mut roles = BTreeMap::new();
     for item in &rq.user_variables {
         if let UserVariableItem::ScuScpRoleSelectionSubItem(uid, proposed) = item {
@@ -204,7 +239,7 @@ mod tests {
 
     fn negotiated(contexts: Vec<PresentationContextProposed>) -> Negotiated {
         let rq = AssociationRQ { presentation_contexts: contexts, ..request() };
-        negotiate(&rq, &admitted(), 131_072)
+        negotiate(&rq, &admitted(), 131_072, false)
     }
 
     fn chosen(syntaxes: &[&str]) -> Option<String> {
@@ -300,7 +335,7 @@ mod tests {
             user_variables: vec![role(CT), role("1.2.3"), UserVariableItem::MaxLength(0)],
             ..request()
         };
-        let n = negotiate(&rq, &admitted(), 131_072);
+        let n = negotiate(&rq, &admitted(), 131_072, false);
         assert_eq!(n.accept.user_variables.len(), 4);
         assert_eq!(
             n.accept.user_variables[3],
@@ -310,5 +345,33 @@ mod tests {
             )
         );
         assert_eq!(n.write_length, crate::dicom::pdata::PDATA_WRITE_LENGTH_MAX);
+    }
+
+    #[test]
+    fn services_are_accepted_where_somebody_performs_them_and_only_uncompressed() {
+        let deflated = DEFLATED_EXPLICIT_VR_LE;
+        let contexts = || {
+            vec![
+                proposed(1, PERFORMED_STEP, &[J2K, IMPLICIT_VR_LE, EXPLICIT_VR_LE]),
+                proposed(3, STORAGE_COMMITMENT, &[EXPLICIT_VR_BE, IMPLICIT_VR_LE]),
+                proposed(5, INSTANCE_AVAILABILITY, &[deflated]),
+                proposed(7, MODALITY_WORKLIST, &[EXPLICIT_VR_LE]),
+                proposed(9, crate::dicom::STUDY_ROOT_FIND, &[EXPLICIT_VR_LE]),
+            ]
+        };
+        assert!(negotiated(contexts()).contexts.is_empty());
+        let rq = AssociationRQ { presentation_contexts: contexts(), ..request() };
+        let n = negotiate(&rq, &admitted(), 131_072, true);
+        let chosen: Vec<_> =
+            n.contexts.iter().map(|(id, c)| (*id, c.transfer_syntax.as_str())).collect();
+        assert_eq!(chosen, [(1, EXPLICIT_VR_LE), (3, IMPLICIT_VR_LE), (7, EXPLICIT_VR_LE)]);
+        let reasons: Vec<_> =
+            n.accept.presentation_contexts[2..].iter().map(|r| r.reason.clone()).collect();
+        let expected = [
+            Reason::TransferSyntaxesNotSupported,
+            Reason::Acceptance,
+            Reason::AbstractSyntaxNotSupported,
+        ];
+        assert_eq!(reasons, expected);
     }
 }

@@ -53,6 +53,7 @@ async fn site(data: &Path, limits: Limits) -> Site {
         config: Arc::new(ArcSwap::from_pointee(Config { allow: vec![allow], limits, ..config() })),
         custody: custody.clone(),
         router: Arc::new(ArcSwap::from_pointee(Table::new(vec![rule]))),
+        services: None,
         metrics: metrics.clone(),
     };
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -234,7 +235,7 @@ async fn echo_is_answered_and_what_is_not_served_is_said_to_be_unrecognized() {
     let response = sender.hear_response().await;
     assert_eq!((response.field, response.responded_to, response.status), (0x8030, 2, 0));
     let find = Command::Other {
-        field: 0x0020,
+        field: 0x0110,
         message_id: Some(3),
         sop_class: CT.into(),
         sop_instance: String::new(),
@@ -243,7 +244,7 @@ async fn echo_is_answered_and_what_is_not_served_is_said_to_be_unrecognized() {
     sender.say_command(3, find).await;
     sender.say_data(b"whatever", true).await;
     let response = sender.hear_response().await;
-    assert_eq!((response.field, response.responded_to, response.status), (0x8020, 3, 0x0211));
+    assert_eq!((response.field, response.responded_to, response.status), (0x8110, 3, 0x0211));
 }
 
 #[tokio::test]

@@ -247,6 +247,7 @@ impl Node {
             config,
             custody: self.custody.clone(),
             router,
+            services: None,
             metrics: self.metrics.clone(),
         });
         let listeners = intake::Listeners { plain, tls };

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use dicom_ul::pdu::{
-    AbortRQSource, AssociationAC, AssociationRJServiceUserReason, AssociationRJSource,
-    PresentationContextResultReason,
+    AbortRQSource, AssociationAC, AssociationRJ, AssociationRJResult,
+    AssociationRJServiceUserReason, AssociationRJSource, PresentationContextResultReason,
 };
 use proptest::prelude::*;
 

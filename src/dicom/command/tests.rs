@@ -37,7 +37,8 @@ fn a_command_set_that_ends_early_or_lies_about_lengths_is_an_error() {
 #[test]
 fn an_unknown_request_keeps_its_message_id_so_that_it_can_be_answered() {
     let rq = Command::Other {
-        field: 0x0020,
+        // N-GET.
+        field: 0x0110,
         message_id: Some(9),
         sop_class: "1.2".into(),
         sop_instance: String::new(),
@@ -83,10 +84,81 @@ fn commands() -> impl Strategy<Value = Command> {
                 status,
                 offending,
                 comment,
+                error_id: (status & 2 == 2).then_some(responded_to),
+                type_id: None,
+                attributes: if status & 4 == 4 { vec![(0x40, 0x252)] } else { vec![] },
+                sub_operations: (status & 8 == 8).then_some(SubOperations {
+                    remaining: (status & 16 == 16).then_some(field),
+                    completed: status,
+                    failed: 0,
+                    warning: 1,
+                }),
                 has_data_set: status & 1 == 1,
             })
         });
-    prop_oneof![store, response]
+    let cancel = any::<u16>().prop_map(|responded_to| Command::Cancel { responded_to });
+    prop_oneof![store, response, requests().prop_map(Command::Request), cancel]
+}
+
+fn requests() -> impl Strategy<Value = Request> {
+    let priority = || prop_oneof![Just(Priority::Low), Just(Priority::High)];
+    let operation = prop_oneof![
+        priority().prop_map(Operation::Find),
+        priority().prop_map(Operation::Get),
+        (priority(), "([A-Z0-9]{1,16})?").prop_map(|(p, ae)| Operation::Move(p, ae)),
+        any::<u16>().prop_map(Operation::EventReport),
+        any::<u16>().prop_map(Operation::Action),
+        Just(Operation::Set),
+        Just(Operation::Create),
+    ];
+    (operation, any::<u16>(), uid(), proptest::option::of(uid()), any::<bool>()).prop_map(
+        |(operation, message_id, sop_class, instance, has_data_set)| Request {
+            operation,
+            message_id,
+            sop_class,
+            sop_instance: instance.unwrap_or_default(),
+            has_data_set,
+        },
+    )
+}
+
+#[test]
+fn set_and_action_name_the_requested_instance_and_the_others_the_affected() {
+    let request = |operation| Request {
+        operation,
+        message_id: 1,
+        sop_class: "1.2".into(),
+        sop_instance: "1.3".into(),
+        has_data_set: true,
+    };
+    for (operation, tags) in [
+        (Operation::Set, [[3, 0], [1, 0x10]]),
+        (Operation::Action(1), [[3, 0], [1, 0x10]]),
+        (Operation::Create, [[2, 0], [0, 0x10]]),
+        (Operation::EventReport(2), [[2, 0], [0, 0x10]]),
+    ] {
+        let bytes = Command::Request(request(operation.clone())).encode();
+        for tag in tags {
+            let head = [0, 0, tag[0], tag[1], 4, 0, 0, 0, b'1', b'.'];
+            assert!(bytes.windows(10).any(|w| w == head), "{operation:?}");
+        }
+    }
+}
+
+#[test]
+fn a_response_repeats_what_was_asked_and_says_failure_until_told_otherwise() {
+    let request = Request {
+        operation: Operation::Action(1),
+        message_id: 5,
+        sop_class: "1.2".into(),
+        sop_instance: "1.3".into(),
+        has_data_set: true,
+    };
+    let response = request.response();
+    assert_eq!((response.field, response.responded_to), (0x8130, 5));
+    assert_eq!((response.status, response.type_id), (status::PROCESSING_FAILURE, Some(1)));
+    let bytes = Command::Response(response.clone()).encode();
+    assert_eq!(Command::decode(&bytes), Ok(Command::Response(response)));
 }
 
 proptest! {

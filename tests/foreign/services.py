@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""A RIS, an archive and a commitment SCU by pynetdicom, not by us: SCP of what our SCUs ask.
+
+Prints "listening PORT", then one JSON line per request with what it said, as "do": "create", "set",
+"event", "find", "cancelled", "move", "get". Ends when stdin closes.
+"""
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import CTImageStorage
+
+MPPS = "1.2.840.10008.3.1.2.3.3"
+COMMITMENT = "1.2.840.10008.1.20.1"
+IAN = "1.2.840.10008.5.1.4.33"
+WORKLIST = "1.2.840.10008.5.1.4.31"
+FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{n}" for n in (1, 2, 3))
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--status", default="0000", metavar="HEX", help="answer to N- services")
+    p.add_argument("--matches", type=int, default=3, help="how many a query finds")
+    p.add_argument("--pace", type=float, default=0, metavar="SECONDS", help="between matches")
+    p.add_argument("--deaf", action="store_true", help="does not heed that a query is cancelled")
+    p.add_argument("--silent", action="store_true", help="never answers")
+    p.add_argument("--strict", action="store_true",
+                   help="rejects who wants to report an event without the SCP role")
+    p.add_argument("--refuse-role", action="store_true")
+    p.add_argument("--charset", default="ISO_IR 192")
+    p.add_argument("--images", type=int, default=2, help="how many a C-GET or C-MOVE has")
+    return p.parse_args()
+
+
+def plain(set_):
+    out = {}
+    for element in set_ or []:
+        key = element.keyword or str(element.tag)
+        out[key] = ([plain(item) for item in element.value] if element.VR == "SQ"
+                    else str(element.value))
+    return out
+
+
+class Services:
+    def __init__(self, args):
+        self.args, self.lock = args, threading.Lock()
+
+    def say(self, **line):
+        with self.lock:
+            print(json.dumps(line), flush=True)
+
+    def verdict(self):
+        if self.args.silent:
+            time.sleep(10**6)
+        return int(self.args.status, 16)
+
+    def requested(self, event):
+        role = event.assoc.requestor.role_selection.get(COMMITMENT)
+        contexts = event.assoc.requestor.requested_contexts
+        commits = any(c.abstract_syntax == COMMITMENT for c in contexts)
+        if self.args.strict and commits and not (role and role.scp_role and not role.scu_role):
+            event.assoc.acse.send_reject(1, 1, 1)
+            event.assoc.kill()
+
+    def create(self, event):
+        uid = str(event.request.AffectedSOPInstanceUID or "")
+        self.say(do="create", instance=uid, data=plain(event.attribute_list))
+        out = None
+        if not uid:
+            out = Dataset()
+            out.AffectedSOPInstanceUID = "2.25.42"
+        return self.verdict(), out
+
+    def set(self, event):
+        uid = str(event.request.RequestedSOPInstanceUID)
+        self.say(do="set", instance=uid, data=plain(event.modification_list))
+        return self.verdict(), None
+
+    def event(self, event):
+        self.say(do="event", type=event.event_type, data=plain(event.event_information))
+        return self.verdict(), None
+
+    def find(self, event):
+        self.say(do="find", data=plain(event.identifier))
+        self.verdict()
+        for n in range(self.args.matches):
+            time.sleep(self.args.pace)
+            if event.is_cancelled and not self.args.deaf:
+                self.say(do="cancelled", after=n)
+                yield 0xFE00, None
+                return
+            out = Dataset()
+            out.SpecificCharacterSet = self.args.charset
+            out.PatientName = "Yamada^Tarou=山田^太郎"
+            out.PatientID = str(n)
+            yield 0xFF00, out
+
+    def image(self, n):
+        out = Dataset()
+        out.SOPClassUID, out.SOPInstanceUID = CTImageStorage, f"1.2.3.{n}"
+        out.PatientID = "1"
+        out.PixelData = bytes(200_000)
+        out["PixelData"].VR = "OW"
+        out.Rows = out.Columns = 100
+        out.BitsAllocated = 16
+        out.file_meta = FileMetaDataset()
+        out.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return out
+
+    def move(self, event):
+        self.say(do="move", to=str(event.move_destination).strip(), data=plain(event.identifier))
+        self.verdict()
+        yield None, None  # nobody is known: A801
+
+    def get(self, event):
+        self.say(do="get", data=plain(event.identifier))
+        self.verdict()
+        yield self.args.images
+        for n in range(self.args.images):
+            if event.is_cancelled:
+                yield 0xFE00, None
+                return
+            yield 0xFF00, self.image(n)
+
+
+def main():
+    args = arguments()
+    services = Services(args)
+    ae = AE("FOREIGN")
+    ae.dimse_timeout = ae.network_timeout = None
+    for uid in (MPPS, IAN, WORKLIST, FIND, MOVE, GET):
+        ae.add_supported_context(uid)
+    ae.add_supported_context(CTImageStorage, scu_role=True, scp_role=True)
+    scp = not args.refuse_role
+    ae.add_supported_context(COMMITMENT, scu_role=not scp, scp_role=scp)
+    handlers = [(evt.EVT_REQUESTED, services.requested), (evt.EVT_N_CREATE, services.create),
+                (evt.EVT_N_SET, services.set), (evt.EVT_N_EVENT_REPORT, services.event),
+                (evt.EVT_C_FIND, services.find), (evt.EVT_C_MOVE, services.move),
+                (evt.EVT_C_GET, services.get)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    print("listening", server.socket.getsockname()[1], flush=True)
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
