@@ -8,6 +8,7 @@
 mod orders;
 mod reload;
 mod router;
+mod services;
 mod supervisor;
 
 use std::collections::BTreeSet;
@@ -247,13 +248,19 @@ impl Node {
             config,
             custody: self.custody.clone(),
             router,
-            services: None,
+            services: self.services(),
             metrics: self.metrics.clone(),
         });
         let listeners = intake::Listeners { plain, tls };
         let accepting = self.accepting.clone();
         self.tasks.push(tokio::spawn(intake::serve(listeners, intake, accepting)));
         Ok(())
+    }
+
+    /// Who performs the services beside storage: whoever keeps orders.
+    fn services(&self) -> Option<Arc<dyn intake::Services>> {
+        let desk = self.view.orders.clone()?;
+        Some(Arc::new(services::Evidence(desk)))
     }
 
     fn serve_ops(&mut self, pages: TcpListener, control: UnixListener) {

@@ -243,3 +243,18 @@ impl Drop for Storescp {
         terminate(&mut self.child);
     }
 }
+
+/// A modality does these steps on one association (see `tests/foreign/modality.py`); its answers.
+pub(crate) fn modality(port: u16, steps: &serde_json::Value) -> Vec<serde_json::Value> {
+    let mut command = python("modality.py");
+    command.arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("a modality that starts");
+    let mut input = child.stdin.take().expect("its input");
+    std::io::Write::write_all(&mut input, steps.to_string().as_bytes()).expect("a reader");
+    drop(input);
+    let output = child.wait_with_output().expect("its end");
+    let lines = text(&output.stdout);
+    assert!(output.status.success(), "{lines}");
+    let line = |l: &str| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"));
+    lines.lines().map(line).collect()
+}

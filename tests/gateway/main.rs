@@ -12,6 +12,7 @@ mod damage;
 mod demo;
 mod disk;
 mod drain;
+mod evidence;
 mod foreign;
 mod forwarding;
 mod guides;

@@ -9,18 +9,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::record::{
     CURSOR, CaseId, Dossier, Number, OrderRecord, PAGE_INSTANCES, SENDERS_MAX, Standing, StudyRef,
-    TURNS_MAX, Told, Turn, entry, evidence, manifest_key, order_key, order_numbers, order_of_study,
+    TURNS_MAX, Told, Turn, entry, manifest_key, order_key, order_numbers, order_of_study,
     page_entry, pages, study_key, study_numbers,
 };
 use super::roll::Row;
 use super::store::{Stopped, Store};
 use super::travel::{self, Way, add_ways};
-use super::{ARRIVALS_MAX, Registrar, header};
+use super::{ARRIVALS_MAX, Registrar, header, record};
 use crate::cargo::{CargoKind, Envelope};
 use crate::clock::Timestamp;
 use crate::custody::{Arrival, CargoId};
 use crate::dicom::header::{Header, Reading, read, tag_of};
-use crate::orders::evidence::Statement;
+use crate::orders::evidence::{Evidence, Statement};
 use crate::orders::instance::Instance;
 use crate::orders::judge::{Case, Rules, judge};
 use crate::orders::manifest::{Carried, Manifest};
@@ -45,6 +45,8 @@ pub(super) const CANDIDATES_MAX: usize = 64;
 pub(super) struct OpenStudy {
     pub(super) dossier: Dossier,
     pub(super) tally: Tally,
+    /// All that was said of it.
+    pub(super) evidence: Evidence,
     /// What the node that sent the study says of it, where this one is told.
     pub(super) carried: Option<Carried>,
     last_page: Vec<Instance>,
@@ -91,8 +93,15 @@ impl Cases {
 impl OpenStudy {
     fn new(study: &StudyRef, at: Timestamp) -> Self {
         let dossier = Dossier::new(study, at);
-        let tally = Tally::default();
-        Self { dossier, tally, carried: None, last_page: Vec::new(), used: 0, changed: true }
+        Self {
+            dossier,
+            tally: Tally::default(),
+            evidence: Evidence::default(),
+            carried: None,
+            last_page: Vec::new(),
+            used: 0,
+            changed: true,
+        }
     }
 
     async fn read(dossier: Dossier, store: &Store) -> Result<Self, Stopped> {
@@ -104,14 +113,18 @@ impl OpenStudy {
         let full = (dossier.instances as usize).is_multiple_of(PAGE_INSTANCES);
         let last_page = all.into_iter().next_back().filter(|_| !full).unwrap_or_default();
         let statements = dossier.statements as usize;
-        let said: Vec<Statement> = store.below(&evidence(&study), statements).await?;
-        said.iter().for_each(|s| tally.hear(s));
+        let said: Vec<Statement> = store.below(&record::evidence(&study), statements).await?;
+        let mut evidence = Evidence::default();
+        for statement in said {
+            tally.hear(&statement);
+            evidence.hear(statement);
+        }
         let carried = match dossier.manifest {
             Some(_) => store.get::<Manifest>(manifest_key(&study)).await?,
             None => None,
         };
         let carried = carried.map(|m| Carried::new(m, |sop| tally.holds(sop)));
-        Ok(Self { dossier, tally, carried, last_page, used: 0, changed: false })
+        Ok(Self { dossier, tally, evidence, carried, last_page, used: 0, changed: false })
     }
 
     /// Takes in an instance, and lays its page over the book.
@@ -176,7 +189,9 @@ impl Registrar {
             last = Some(arrival.cargo.0);
             match arrival.envelope.kind {
                 CargoKind::Image if !arrival.envelope.study.is_empty() => {
-                    touched.insert(self.take_image(&arrival).await?);
+                    let study = self.take_image(&arrival).await?;
+                    self.take_key_object(&arrival, &study).await?;
+                    touched.insert(study);
                 }
                 CargoKind::Order => self.take_order(&arrival, now).await?,
                 CargoKind::Manifest => touched.extend(self.take_manifest(&arrival).await?),
@@ -314,16 +329,17 @@ impl Registrar {
         if study.dossier.settle(standing, verdict.settled(now), matched, now) {
             study.changed = true;
         }
-        let dossier = &study.dossier;
-        if !dossier.ways.is_empty() && id.origin == self.config.node {
-            let news = Told::of(dossier, &verdict, now);
-            if dossier.told.as_ref().is_none_or(|told| !told.says(&news)) {
-                self.outbox.study(id, dossier.told.as_ref());
-            }
+        let own = !study.dossier.ways.is_empty() && id.origin == self.config.node;
+        let news = Told::of(&study.dossier, &verdict, now);
+        if own && study.dossier.told.as_ref().is_none_or(|told| !told.says(&news)) {
+            study.changed |= !study.dossier.owes_manifest;
+            study.dossier.owes_manifest = true;
+            self.outbox.study(id, study.dossier.told.as_ref());
         }
+        let dossier = &study.dossier;
         let (ways, order) = (dossier.ways.clone(), dossier.matched.order().cloned());
         self.roll.set(Row::of_study(dossier).expect("just judged"));
-        if let Some(order) = order.filter(|_| !ways.is_empty() && id.origin == self.config.node) {
+        if let Some(order) = order.filter(|_| own) {
             self.send_along(&order, ways, now).await?;
         }
         Ok(())

@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn an_order_keeps_its_numbers_its_time_and_its_urgency_and_the_sites_issuer() {
         let order = "ORC|NW|P1|F1|||||||||||||||\r\
-                     OBR|1|P1|F1|CT^CT HEAD|||||||||||||||A1|RP1|SP1||||CT|||1^^^202611221300^^S\r\
+                     OBR|1|P1|F1|CT^CT HEAD||||||||||||||A1|RP1|SP1||||CT|||1^^^202611221300^^S\r\
                      ZDS|1.2.3^RIS^Application^DICOM\r";
         let all = read(&format!("{HEAD}{order}"));
         let c = &all[0].content;

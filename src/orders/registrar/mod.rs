@@ -19,6 +19,7 @@
 mod answers;
 mod cases;
 mod enter;
+mod evidence_in;
 mod header;
 mod message;
 mod record;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
 pub use enter::NewOrder;
+pub use evidence_in::Step;
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
@@ -46,6 +48,8 @@ use crate::cargo::NodeName;
 use crate::clock::{self, Timestamp};
 use crate::custody::register::EnterError;
 use crate::custody::{CargoId, Custody};
+use crate::dicom::availability::Notice;
+use crate::dicom::fault::Fault;
 use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
@@ -119,6 +123,8 @@ pub(in crate::orders) enum Call {
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
     Counts { reply: Answer<Counts> },
+    Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
+    Announce { notice: Notice, caller: String, reply: oneshot::Sender<Result<(), Fault>> },
 }
 
 /// Where others ask the registrar. Cheap to clone.
@@ -227,6 +233,34 @@ impl Desk {
         self.ask(|reply| Call::Study { study, reply }).await
     }
 
+    async fn tell(
+        &self,
+        call: impl FnOnce(oneshot::Sender<Result<(), Fault>>) -> Call,
+    ) -> Result<(), Fault> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Fault::failed("the node is starting or stopping");
+        self.calls.send(call(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// A modality begins or changes a performed procedure step.
+    ///
+    /// # Errors
+    ///
+    /// The response to give; nothing has changed.
+    pub async fn step(&self, step: Step) -> Result<(), Fault> {
+        self.tell(|reply| Call::Step { step: Box::new(step), reply }).await
+    }
+
+    /// An archive says what it has.
+    ///
+    /// # Errors
+    ///
+    /// The response to give; nothing has changed.
+    pub async fn announce(&self, notice: Notice, caller: String) -> Result<(), Fault> {
+        self.tell(|reply| Call::Announce { notice, caller, reply }).await
+    }
+
     /// How many cases are how; without patient data.
     ///
     /// # Errors
@@ -254,8 +288,12 @@ struct Registrar {
     cursor: Cursor,
     /// Makes control IDs of answers differ.
     answered: u64,
+    /// When metrics were brought up to date.
+    shown: Timestamp,
     /// When the last message was heard.
     heard: Timestamp,
+    /// What this turn has laid over the book is lost, though the turn goes on.
+    lost: bool,
 }
 
 /// Starts the registrar of a node. It works until `shutdown`, which must come after everything that
@@ -277,7 +315,9 @@ pub fn start(
         merges: std::collections::BTreeMap::new(),
         cursor: Cursor::default(),
         answered: 0,
+        shown: Timestamp::default(),
         heard: Timestamp::default(),
+        lost: false,
         config,
         custody,
         metrics,
@@ -346,29 +386,46 @@ impl Registrar {
             tokio::time::sleep(PAUSE).await;
         }
         self.cases.forget_some();
-        self.show(now);
+        if now.seconds_since(self.shown) > 0 || now < self.shown {
+            self.shown = now;
+            self.show(now);
+        }
         Ok(more || !written)
     }
 
     /// Makes the turn durable and says the answers; false when it could not be written.
     async fn end(&mut self, owed: &mut Vec<Owed>) -> Result<bool, Stopped> {
-        self.cases.write(&mut self.store);
-        let committed = match self.store.commit().await {
-            Ok(()) => Ok(()),
-            Err(EnterError::Stopped) => return Err(Stopped),
-            Err(e) => Err(DeskError::NotKept(e.to_string())),
-        };
+        let committed = self.write_down().await?;
+        self.lost = false;
         for answer in owed.drain(..) {
             answer(committed.clone());
         }
-        match &committed {
-            Ok(()) => self.custody.looked_at(CargoId(self.cursor.arrival)),
-            Err(error) => {
-                tracing::warn!(%error, "orders and evidence cannot be written down just now");
-                self.load().await?;
-            }
+        if committed.is_ok() {
+            self.custody.looked_at(CargoId(self.cursor.arrival));
         }
         Ok(committed.is_ok())
+    }
+
+    /// Writes down what a long call has so far, in the middle of a turn; false when it could not be,
+    /// and the whole turn is answered with no.
+    async fn write_some(&mut self) -> Result<bool, Stopped> {
+        Ok(self.write_down().await?.is_ok())
+    }
+
+    async fn write_down(&mut self) -> Result<Result<(), DeskError>, Stopped> {
+        self.cases.write(&mut self.store);
+        let committed = match self.lost {
+            true => Err(EnterError::Io("an earlier part of the same turn was not kept".into())),
+            false => self.store.commit().await,
+        };
+        let Err(error) = committed else { return Ok(Ok(())) };
+        if error == EnterError::Stopped {
+            return Err(Stopped);
+        }
+        tracing::warn!(%error, "orders and evidence cannot be written down just now");
+        self.lost = true;
+        self.load().await?;
+        Ok(Err(DeskError::NotKept(error.to_string())))
     }
 
     /// Reads what is durable, as at the start.
@@ -418,6 +475,10 @@ impl Registrar {
                 at_once(reply, Ok(self.study_story(&study, now).await?))
             }
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
+            Call::Step { step, reply } => evidence_in::later(reply, self.step(*step, now).await?),
+            Call::Announce { notice, caller, reply } => {
+                evidence_in::later(reply, self.announced(notice, &caller, now).await?)
+            }
         })
     }
 

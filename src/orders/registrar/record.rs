@@ -7,6 +7,7 @@
 //! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`]s | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
 //! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
+//! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
@@ -21,7 +22,7 @@ use super::travel::Way;
 use crate::cargo::{Hasher, NodeName};
 use crate::clock::Timestamp;
 use crate::custody::register::Entry;
-use crate::orders::evidence::Grade;
+use crate::orders::evidence::{Grade, Statement, StepStatus};
 use crate::orders::history::{History, Stamp};
 use crate::orders::identifier::{Identifier, Patient};
 use crate::orders::instance::Instance;
@@ -268,6 +269,9 @@ pub(super) struct Dossier {
     /// Nodes to which its images go.
     #[n(13)]
     pub(super) ways: Vec<Way>,
+    /// A manifest is to be handed to custody for them.
+    #[n(14)]
+    pub(super) owes_manifest: bool,
 }
 
 /// What the last manifest said, as far as another one follows when it changes.
@@ -318,6 +322,7 @@ impl Dossier {
             told: None,
             manifest: None,
             ways: Vec::new(),
+            owes_manifest: false,
         }
     }
 
@@ -333,6 +338,9 @@ impl Dossier {
         if self.standing.as_ref().is_some_and(Standing::is_open) {
             terms.push(OPEN.to_vec());
         }
+        if self.owes_manifest {
+            terms.push(TO_CARRY.to_vec());
+        }
         entry(study_key(&self.study()), self, terms)
     }
 }
@@ -346,6 +354,17 @@ pub(super) struct Answered {
     pub(super) digest: [u8; 32],
     #[n(1)]
     pub(super) answers: Vec<minicbor::bytes::ByteVec>,
+}
+
+/// A performed procedure step, without the images that it lists.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct StepRecord {
+    #[n(0)]
+    pub(super) status: StepStatus,
+    /// All that was said of it, Explicit VR Little Endian, UTF-8.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub(super) attributes: Vec<u8>,
 }
 
 /// How far the registrar has come.
@@ -376,7 +395,7 @@ pub(super) struct MergeRecord {
 
 /// Whether a case is open.
 pub(super) const OPEN: &[u8] = b"open";
-/// Whether an order is to be handed to custody for other nodes.
+/// Whether an order, or a study's manifest, is to be handed to custody for other nodes.
 pub(super) const TO_CARRY: &[u8] = b"carry";
 /// Where [`Cursor`] stands.
 pub(super) const CURSOR: &[u8] = b"c";
@@ -413,6 +432,16 @@ pub(super) fn page_key(study: &StudyRef, page: u32) -> Vec<u8> {
 /// What all evidence of a study begins with.
 pub(super) fn evidence(study: &StudyRef) -> Vec<u8> {
     digest(b'e', &[study.origin.as_str(), &study.study])
+}
+
+/// `part` makes it differ from what was said under the same id before.
+pub(super) fn evidence_key(study: &StudyRef, statement: &Statement, part: u32) -> Vec<u8> {
+    let id = digest(statement.said.kind(), &[&statement.id]);
+    [&evidence(study)[..], &id, &part.to_be_bytes()].concat()
+}
+
+pub(super) fn step_key(instance: &str) -> Vec<u8> {
+    digest(b'm', &[instance])
 }
 
 /// Where the manifest of another node stands.

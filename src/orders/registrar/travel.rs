@@ -3,8 +3,8 @@
 //! - An order goes to every node that the routes name for it, or for an image of its study, ahead
 //!   of the images: never below [`Urgency::Urgent`]. A manifest goes where the images of its study
 //!   go, whenever its study stands otherwise, and at most every [`MANIFEST_PAUSE`].
-//! - That an order is still to be handed over is part of its entry; that a manifest is, follows
-//!   from its study's. So a crash forgets neither. What is handed over twice has the same bytes,
+//! - That an order or a manifest is still to be handed over is part of its entry, so that a crash
+//!   forgets neither. What is handed over twice has the same bytes,
 //!   and custody keeps it once.
 //! - Of an order the higher revision counts, of a manifest the higher number. Both count from the
 //!   wall clock upwards, so that a node that has lost its data is believed again.
@@ -39,7 +39,7 @@ pub const ORDER_BYTES_MAX: usize = 256 << 10;
 /// Longest manifest that is kept for a study, in bytes; a longer one is kept without the rest of
 /// its list, and its study is then never complete here.
 const MANIFEST_BYTES_MAX: usize = 512 << 10;
-/// Most orders that a start finds to be handed over.
+/// Most orders, and most studies, that a start finds to be handed over.
 const TO_CARRY_MAX: usize = 100_000;
 /// Between two manifests of one study.
 pub const MANIFEST_PAUSE: Duration = Duration::from_secs(1);
@@ -142,12 +142,13 @@ fn envelope(kind: CargoKind, origin: &NodeName, body: &[u8], now: Timestamp) -> 
 }
 
 impl Registrar {
-    /// Finds what a crash left to be handed over. Manifests follow from their studies, which are
-    /// judged anew when something happens to them.
+    /// Finds what an earlier life left to be handed over.
     pub(super) async fn load_outbox(&mut self) -> Result<(), Stopped> {
         self.outbox = Outbox::default();
         let orders: Vec<OrderRecord> = self.store.with(TO_CARRY, b'o', TO_CARRY_MAX).await?;
         orders.iter().for_each(|o| self.outbox.order(o.key()));
+        let studies: Vec<Dossier> = self.store.with(TO_CARRY, b's', TO_CARRY_MAX).await?;
+        studies.iter().for_each(|s| self.outbox.study(&s.study(), s.told.as_ref()));
         Ok(())
     }
 
@@ -263,6 +264,7 @@ impl Registrar {
         self.outbox.studies.remove(id);
         if let Some(study) = self.study(id, None).await? {
             study.dossier.told = Some(told);
+            study.dossier.owes_manifest = false;
         }
         self.changed(id);
         Ok(true)
