@@ -14,7 +14,8 @@ use crate::hl7::path::Path as FieldPath;
 use crate::intake::Network;
 use crate::intake::mllp::MllpConfig;
 use crate::orders::judge::Rules;
-use crate::orders::registrar;
+use crate::orders::registrar::{self, UNTIL_MATCHED};
+use crate::routing::Rule;
 
 use super::Config;
 use super::read::Document;
@@ -57,6 +58,7 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
         quiet: s.or("quiet", "\"10m\"", duration),
         overdue: s.or("overdue", "\"1h\"", duration),
         orders_expected: s.or("expected", "true", boolean),
+        hold_patient_mismatch: s.or("hold_patient_mismatch", "true", boolean),
         ..Rules::default()
     };
     let patient_issuer = s.maybe("patient_issuer", text).unwrap_or_default();
@@ -126,9 +128,23 @@ fn time_zone(value: &DeValue<'_>) -> Result<TimeZone, Wrong> {
     TimeZone::get(&written).map_err(|_| wrong(format!("\"{written}\" is no time zone"), advice))
 }
 
+/// Whether what a route sends waits for its order.
+fn waits_for_order(rule: &Rule) -> bool {
+    rule.hold.as_deref() == Some(UNTIL_MATCHED)
+}
+
 /// Reports what does not fit together.
 pub(super) fn check(source: &mut Source<'_>, document: &Document) {
-    let Some(orders) = &document.orders else { return };
+    let Some(orders) = &document.orders else {
+        for (i, _) in document.routes.iter().filter(|(_, rule)| waits_for_order(rule)) {
+            source.problem(
+                &format!("route[{i}].hold"),
+                "waits for orders, but this node keeps none",
+                "add an [orders] section, or hold for another reason",
+            );
+        }
+        return;
+    };
     let rules = &orders.rules;
     if rules.settle > rules.quiet {
         source.problem(
@@ -171,6 +187,7 @@ impl Config {
             node: self.node.name.clone(),
             peers: peers.collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
             rules: orders.rules.clone(),
+            until_matched: self.routes.rules().iter().any(waits_for_order),
             patient_issuer: orders.patient_issuer.clone(),
             hl7: orders.hl7.as_ref().map(|hl7| hl7.rules.clone()).unwrap_or_default(),
             zone: orders.zone.clone(),

@@ -25,6 +25,7 @@ mod body;
 mod custodian;
 mod deliver;
 mod fact;
+mod holds;
 mod leap;
 mod ledger;
 mod log;

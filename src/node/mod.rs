@@ -160,7 +160,7 @@ impl Node {
         let mut tasks = Vec::new();
         let desk = config.registrar().map(|registrar| {
             let (custody, metrics) = (custody.clone(), metrics.clone());
-            let ways = router.clone();
+            let ways = (router.clone() as Arc<dyn registrar::Ways>, router.held());
             let (desk, task) = registrar::start(registrar, custody, ways, metrics, asking.clone());
             tasks.push(task);
             desk
@@ -207,6 +207,11 @@ impl Node {
             asking,
             tasks,
         };
+        // Which studies wait for a person is known before their next image comes, unless the ledger
+        // is being rebuilt: intake does not wait for that.
+        if let Some(desk) = &node.view.orders {
+            let _ = tokio::time::timeout(LOAD_TIME, desk.counts()).await;
+        }
         node.listen(router).await?;
         node.tasks.push(tokio::spawn(router::route_unrouted(node.view.clone())));
         Ok(node)
@@ -325,6 +330,8 @@ impl Node {
     }
 }
 
+/// How long listeners wait for the orders that are open.
+const LOAD_TIME: Duration = Duration::from_secs(5);
 /// How long custody may take for its last turn, its syncs and its seals.
 const CLOSE_TIME: Duration = Duration::from_secs(30);
 

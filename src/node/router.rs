@@ -10,7 +10,7 @@ use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope};
 use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
-use crate::orders::registrar::Ways;
+use crate::orders::registrar::{HeldStudies, Ways};
 use crate::routing::{Subject, Table};
 use crate::{intake, ops, tunnel};
 
@@ -22,6 +22,8 @@ const PAGE: usize = 100;
 /// The rules, as they stand at each question.
 pub(super) struct TableRouter {
     routes: Arc<ArcSwap<Table>>,
+    /// Studies whose images wait for a person.
+    held: HeldStudies,
     /// Destinations that are nodes: what is no image goes nowhere else.
     nodes: BTreeSet<DestinationName>,
 }
@@ -32,7 +34,12 @@ impl TableRouter {
             DestinationKind::Node { .. } => Some(destination.name.clone()),
             _ => None,
         });
-        Self { routes, nodes: nodes.collect() }
+        Self { routes, held: HeldStudies::default(), nodes: nodes.collect() }
+    }
+
+    /// Where the studies are told whose images wait for a person.
+    pub(super) fn held(&self) -> HeldStudies {
+        self.held.clone()
     }
 
     fn among_nodes(
@@ -79,7 +86,11 @@ fn assign_body(table: &Table, envelope: &Envelope, head: &[u8], whole: bool) -> 
 
 impl intake::Router for TableRouter {
     fn assign(&self, envelope: &Envelope, header: &Header) -> Vec<Assignment> {
-        assign(&self.routes.load(), envelope, Some(header))
+        let mut to = assign(&self.routes.load(), envelope, Some(header));
+        if let Some(why) = self.held.load().get(&envelope.study_key()) {
+            to.iter_mut().filter(|a| a.hold.is_none()).for_each(|a| a.hold = Some(why.clone()));
+        }
+        to
     }
 }
 

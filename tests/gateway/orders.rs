@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::foreign::Scp;
 use crate::hl7::{Order, Ris, code, sample, samples};
 use crate::sender::{Association, Object, new_study};
 use crate::site::{Node, Plan, Port, Site, text, until};
@@ -236,4 +237,52 @@ fn a_node_without_orders_says_so() {
     let output = node.cli(&["missing"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("[orders]"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn images_wait_for_their_order_where_the_route_says_so_and_go_by_themselves_when_it_comes() {
+    let site = Site::new();
+    let route = "name = \"wait\"\nto = [\"folder\"]\nhold = \"until-matched\"";
+    std::fs::create_dir(site.path().join("folder")).expect("a folder");
+    let node = site.lone().orders().folder_destination("folder").table("route", route).start();
+    let study = new_study();
+    send(&node, &study, 1..4);
+    node.wait_count("folder", "held", 3);
+    wait_headline(&node, &study, Some("no-order"));
+    node.kill();
+    node.start();
+    node.wait_count("folder", "held", 3);
+    let order = Order { study: &study, ..Order::default() };
+    assert_eq!(Ris::connect(&node).ask(&order.write()), "AA");
+    node.wait_count("folder", "receipted", 3);
+    // What comes later goes at once, too.
+    send(&node, &study, 4..6);
+    node.wait_count("folder", "receipted", 5);
+}
+
+#[test]
+fn another_patients_images_are_held_until_a_person_releases_or_links_them() {
+    let site = Site::new();
+    // The PACS is down: nothing leaves before the verdict.
+    let pacs = Scp::down(&site, &[]);
+    let node =
+        site.lone().orders().dicom_destination("pacs", pacs.port()).route_all("pacs").start();
+    let study = new_study();
+    let order = Order { study: &study, patient: "4711", ..Order::default() };
+    assert_eq!(Ris::connect(&node).ask(&order.write()), "AA");
+    send(&node, &study, 1..4);
+    node.wait_count("pacs", "held", 3);
+    let duties = node.ask(&["queue", "list", "--state", "held"]);
+    assert_eq!(duties[0]["duties"][0]["reason"], "patient-mismatch", "{duties}");
+    pacs.up();
+    // What a person releases is not held again.
+    let cargo = duties[0]["cargo"].to_string();
+    assert!(node.cli(&["queue", "release", "--cargo", &cargo]).status.success());
+    node.wait_count("pacs", "receipted", 1);
+    node.restart();
+    send(&node, &study, 4..5);
+    node.wait_count("pacs", "held", 3);
+    assert_eq!(node.count("pacs", "receipted"), 1);
+    assert!(node.cli(&["link", &study, "P1"]).status.success());
+    node.wait_count("pacs", "receipted", 4);
 }

@@ -237,6 +237,7 @@ impl Registrar {
             dossier.senders.push(sender.clone());
         }
         add_ways(&mut dossier.ways, ways);
+        dossier.last_cargo = arrival.cargo.0;
         study.arrive(instance, &mut self.store);
         Ok(id)
     }
@@ -336,6 +337,11 @@ impl Registrar {
             study.dossier.owes_manifest = true;
             self.outbox.study(id, study.dossier.told.as_ref());
         }
+        let mut dossier = study.dossier.clone();
+        self.note_hold(id, &mut dossier);
+        let study = self.cases.open.get_mut(id).expect("just judged");
+        study.changed |= study.dossier.owes_hold != dossier.owes_hold;
+        study.dossier.owes_hold = dossier.owes_hold;
         let dossier = &study.dossier;
         let (ways, order) = (dossier.ways.clone(), dossier.matched.order().cloned());
         self.roll.set(Row::of_study(dossier).expect("just judged"));

@@ -21,12 +21,14 @@ mod cases;
 mod enter;
 mod evidence_in;
 mod header;
+mod hold;
 mod message;
 mod record;
 mod roll;
 mod store;
 mod travel;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,11 +42,12 @@ use tokio_util::sync::CancellationToken;
 pub use answers::{CaseStory, Event, OrderStory};
 pub use enter::NewOrder;
 pub use evidence_in::Step;
+pub use hold::{HeldStudies, UNTIL_MATCHED};
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
 
-use crate::cargo::NodeName;
+use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
 use crate::custody::register::EnterError;
 use crate::custody::{CargoId, Custody};
@@ -73,6 +76,8 @@ pub const DUE_MAX: usize = 64;
 const OPEN_MAX: usize = 1_000_000;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// How often it is asked whether the ledger is ready.
+const LOOK: Duration = Duration::from_millis(20);
 /// Pause after a turn that could not be written.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
@@ -87,6 +92,8 @@ pub struct Config {
     pub peers: Vec<NodeName>,
     /// Times and choices.
     pub rules: Rules,
+    /// Whether a route holds images [`UNTIL_MATCHED`].
+    pub until_matched: bool,
     /// Who gives this site's patient numbers, where a message or an image does not say; empty: not
     /// known.
     pub patient_issuer: String,
@@ -283,8 +290,10 @@ struct Registrar {
     cases: Cases,
     roll: Roll,
     outbox: Outbox,
+    holds: BTreeSet<StudyRef>,
+    held: HeldStudies,
     ways: Arc<dyn Ways>,
-    merges: std::collections::BTreeMap<NodeName, Merges>,
+    merges: BTreeMap<NodeName, Merges>,
     cursor: Cursor,
     /// Makes control IDs of answers differ.
     answered: u64,
@@ -301,7 +310,7 @@ struct Registrar {
 pub fn start(
     config: Config,
     custody: Custody,
-    ways: Arc<dyn Ways>,
+    (ways, held): (Arc<dyn Ways>, HeldStudies),
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> (Desk, tokio::task::JoinHandle<()>) {
@@ -311,8 +320,10 @@ pub fn start(
         cases: Cases::default(),
         roll: Roll::default(),
         outbox: Outbox::default(),
+        holds: BTreeSet::new(),
+        held,
         ways,
-        merges: std::collections::BTreeMap::new(),
+        merges: BTreeMap::new(),
         cursor: Cursor::default(),
         answered: 0,
         shown: Timestamp::default(),
@@ -337,7 +348,7 @@ impl Registrar {
     async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
         let mut arrived = self.custody.arrived();
         while !self.custody.summary().ready {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(LOOK).await;
         }
         self.load().await?;
         let mut tick = tokio::time::interval(TICK);
@@ -380,6 +391,7 @@ impl Registrar {
         let more = more || due.len() == DUE_MAX;
         let written = self.end(&mut owed).await?;
         // Only what is durable here is told to others.
+        self.hold_and_release().await?;
         self.carry(now).await?;
         let written = self.end(&mut owed).await? && written;
         if !written {
@@ -444,7 +456,14 @@ impl Registrar {
         let orders: Vec<OrderRecord> = self.store.with(OPEN, b'o', OPEN_MAX).await?;
         orders.iter().filter_map(Row::of_order).for_each(|row| self.roll.set(row));
         let studies: Vec<Dossier> = self.store.with(OPEN, b's', OPEN_MAX).await?;
+        let own = |s: &&Dossier| s.facts.origin == self.config.node;
+        let held = studies.iter().filter(own).filter_map(|s| {
+            let StudyRef { origin, study } = s.study();
+            Some((StudyKey::of(&origin, &study), roll::word(s.standing.as_ref()?.hold?)))
+        });
+        self.held.store(Arc::new(held.collect()));
         studies.iter().filter_map(Row::of_study).for_each(|row| self.roll.set(row));
+        self.load_holds().await?;
         self.load_outbox().await
     }
 

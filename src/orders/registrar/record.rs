@@ -272,6 +272,18 @@ pub(super) struct Dossier {
     /// A manifest is to be handed to custody for them.
     #[n(14)]
     pub(super) owes_manifest: bool,
+    /// The last of its images.
+    #[n(15)]
+    pub(super) last_cargo: u64,
+    /// Duties of its images up to this one are held for its verdict; 0: none.
+    #[n(16)]
+    pub(super) held_to: u64,
+    /// Images up to this one were released for their order.
+    #[n(17)]
+    pub(super) freed_to: u64,
+    /// Duties are to be held or released.
+    #[n(18)]
+    pub(super) owes_hold: bool,
 }
 
 /// What the last manifest said, as far as another one follows when it changes.
@@ -323,6 +335,10 @@ impl Dossier {
             manifest: None,
             ways: Vec::new(),
             owes_manifest: false,
+            last_cargo: 0,
+            held_to: 0,
+            freed_to: 0,
+            owes_hold: false,
         }
     }
 
@@ -337,6 +353,9 @@ impl Dossier {
         }
         if self.standing.as_ref().is_some_and(Standing::is_open) {
             terms.push(OPEN.to_vec());
+        }
+        if self.owes_hold {
+            terms.push(HOLDS.to_vec());
         }
         if self.owes_manifest {
             terms.push(TO_CARRY.to_vec());
@@ -397,6 +416,8 @@ pub(super) struct MergeRecord {
 pub(super) const OPEN: &[u8] = b"open";
 /// Whether an order, or a study's manifest, is to be handed to custody for other nodes.
 pub(super) const TO_CARRY: &[u8] = b"carry";
+/// Whether duties of a study are to be held or released.
+pub(super) const HOLDS: &[u8] = b"holds";
 /// Where [`Cursor`] stands.
 pub(super) const CURSOR: &[u8] = b"c";
 

@@ -1,0 +1,121 @@
+//! Images that wait: for a person, when they are another patient's than their order's, and for
+//! their order, where a route says [`UNTIL_MATCHED`].
+//!
+//! A hold is put on what custody has when the verdict says so; whoever routes images is told
+//! ([`HeldStudies`]), so that those that come later wait from the first moment. What a person
+//! releases stays released. What had left before the order was known cannot be held.
+//! That a study's duties are to be held or released is part of its entry, until it is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::record::{Dossier, HOLDS, StudyRef};
+use super::roll::word;
+use super::store::Stopped;
+use super::{DUE_MAX, Registrar};
+use crate::cargo::StudyKey;
+use crate::custody::CargoId;
+
+/// What a route says as its `hold` so that images wait for their order.
+pub const UNTIL_MATCHED: &str = "until-matched";
+/// The studies whose images wait, and why.
+pub type HeldStudies = Arc<ArcSwap<BTreeMap<StudyKey, String>>>;
+
+/// Holds of routes that a verdict ends.
+const ENDED: &[&str] = &[UNTIL_MATCHED, "patient-mismatch", "wrong-worklist-entry"];
+/// Who holds, in listings of duties.
+const BY: &str = "orders";
+/// Most studies that a start finds to be held or released.
+const HOLDS_MAX: usize = 100_000;
+
+/// What is to be done about the duties of a study.
+enum Todo {
+    Nothing,
+    Hold,
+    Release,
+}
+
+impl Dossier {
+    fn todo(&self, own: bool, until_matched: bool) -> Todo {
+        let hold = own && self.standing.as_ref().is_some_and(|s| s.hold.is_some());
+        let matched = self.matched.order().is_some();
+        match hold {
+            true if self.held_to < self.last_cargo => Todo::Hold,
+            true => Todo::Nothing,
+            false if self.held_to > 0 => Todo::Release,
+            false if until_matched && matched && self.freed_to < self.last_cargo => Todo::Release,
+            false => Todo::Nothing,
+        }
+    }
+}
+
+impl Registrar {
+    /// After a verdict: notes whether the study's duties are to be held or released.
+    pub(super) fn note_hold(&mut self, id: &StudyRef, dossier: &mut Dossier) {
+        let own = id.origin == self.config.node;
+        let why = dossier.standing.as_ref().and_then(|s| s.hold).filter(|_| own);
+        self.tell_held(id, why.map(word));
+        dossier.owes_hold = !matches!(dossier.todo(own, self.config.until_matched), Todo::Nothing);
+        if dossier.owes_hold {
+            self.holds.insert(id.clone());
+        }
+    }
+
+    /// Finds what an earlier life left to be held or released.
+    pub(super) async fn load_holds(&mut self) -> Result<(), Stopped> {
+        let owed: Vec<Dossier> = self.store.with(HOLDS, b's', HOLDS_MAX).await?;
+        self.holds = owed.iter().map(Dossier::study).collect();
+        Ok(())
+    }
+
+    /// Tells whoever routes images which studies wait.
+    pub(super) fn tell_held(&mut self, id: &StudyRef, why: Option<String>) {
+        let key = StudyKey::of(&id.origin, &id.study);
+        if self.held.load().get(&key) == why.as_ref() {
+            return;
+        }
+        let mut held = BTreeMap::clone(&self.held.load());
+        match why {
+            Some(why) => drop(held.insert(key, why)),
+            None => drop(held.remove(&key)),
+        }
+        self.held.store(Arc::new(held));
+    }
+
+    /// Holds and releases, some studies at a time.
+    pub(super) async fn hold_and_release(&mut self) -> Result<(), Stopped> {
+        let due: BTreeSet<StudyRef> = self.holds.iter().take(DUE_MAX).cloned().collect();
+        for id in due {
+            self.holds.remove(&id);
+            let (own, until_matched) = (id.origin == self.config.node, self.config.until_matched);
+            let Some(study) = self.study(&id, None).await? else { continue };
+            let dossier = study.dossier.clone();
+            let key = StudyKey::of(&id.origin, &id.study);
+            let after = CargoId(0);
+            let changed = match dossier.todo(own, until_matched) {
+                Todo::Nothing => Some(0),
+                Todo::Hold => {
+                    let hold = dossier.standing.as_ref().and_then(|s| s.hold);
+                    let reason = hold.map(word).unwrap_or_default();
+                    self.custody.hold_study(key, CargoId(dossier.held_to), reason, BY).await
+                }
+                Todo::Release => self.custody.release_study(key, after, ENDED, BY).await,
+            };
+            let changed = changed.ok_or(Stopped)?;
+            if changed > 0 {
+                tracing::info!(target: "audit", by = BY, changed, "duties held or released");
+            }
+            let study = self.study(&id, None).await?.expect("just read");
+            let d = &mut study.dossier;
+            match dossier.todo(own, until_matched) {
+                Todo::Hold => d.held_to = dossier.last_cargo,
+                _ => (d.held_to, d.freed_to) = (0, dossier.last_cargo),
+            }
+            d.owes_hold = false;
+            self.changed(&id);
+        }
+        Ok(())
+    }
+}
