@@ -13,6 +13,8 @@ on one that is opened to --listen. Steps:
                                                          C-FIND of the worklist: a line per match
   {"do": "bare", "field": N, "class"}                    a request without its data set
   {"do": "events", "n": N}                               waits until N events were reported
+  {"do": "received"}                                     prints {"received": [...]}: the messages
+                                                         that came, in their order on the line
   {"do": "sleep", "seconds": S}
   {"do": "release"}, {"do": "abort"}                     ends the association now
 Data sets are JSON by keyword; a list of objects is a sequence. Exit code 0 when all was done.
@@ -75,7 +77,7 @@ def plain(set_):
 
 class Modality:
     def __init__(self, args):
-        self.args, self.lock, self.events = args, threading.Lock(), 0
+        self.args, self.lock, self.events, self.received = args, threading.Lock(), 0, []
         self.changed = threading.Condition()
 
     def say(self, line):
@@ -91,6 +93,11 @@ class Modality:
             self.events += 1
             self.changed.notify_all()
         return int(self.args.event_status, 16), None
+
+    def message(self, event):
+        # Called where messages are taken off the line, one after the other. Lines are printed by
+        # whoever waited for them, in any order.
+        self.received.append(type(event.message).__name__)
 
     def requested(self, event):
         items = event.assoc.requestor.role_selection
@@ -180,6 +187,8 @@ class Modality:
             with self.changed:
                 if not self.changed.wait_for(lambda: self.events >= step["n"], PATIENCE):
                     sys.exit("the events did not come")
+        elif kind == "received":
+            self.say({"received": self.received})
         elif kind == "sleep":
             time.sleep(step["seconds"])
         elif kind == "release":
@@ -201,7 +210,8 @@ def main():
     for uid in (MPPS, COMMITMENT, IAN, WORKLIST):
         ae.add_requested_context(uid, args.syntax or None)
     assoc = ae.associate("127.0.0.1", args.port, ae_title=args.called,
-                         evt_handlers=[(evt.EVT_N_EVENT_REPORT, modality.event)])
+                         evt_handlers=[(evt.EVT_N_EVENT_REPORT, modality.event),
+                                       (evt.EVT_DIMSE_RECV, modality.message)])
     if not assoc.is_established:
         sys.exit("no association")
     modality.keep_answers(assoc)

@@ -31,12 +31,16 @@ async fn an_outcome_is_reported_on_the_same_association_and_never_before_the_yes
     let mut recorder = Recorder::new();
     recorder.reporting = Reporting::AtOnce;
     let site = Site::start(recorder).await;
-    let steps = json!([request("1.5", &["1.1", "1.2"]), { "do": "events", "n": 1 }]);
+    let steps = json!([request("1.5", &["1.1", "1.2"]), { "do": "events", "n": 1 },
+                       { "do": "received" }]);
     let lines = modality(site.port, &[], steps).await;
-    assert_eq!(lines[0]["status"], "0000", "the request is answered first: {lines:?}");
-    assert_eq!((&lines[1]["event"], &lines[1]["own_association"]), (&json!(1), &json!(true)));
-    assert_eq!(lines[1]["data"]["TransactionUID"], "1.5");
-    assert_eq!(lines[1]["data"]["ReferencedSOPSequence"].as_array().unwrap().len(), 2);
+    assert_eq!(statuses(&lines), ["0000"], "{lines:?}");
+    let [event] = &events(&lines)[..] else { panic!("{lines:?}") };
+    assert_eq!((&event["event"], &event["own_association"]), (&json!(1), &json!(true)));
+    assert_eq!(event["data"]["TransactionUID"], "1.5");
+    assert_eq!(event["data"]["ReferencedSOPSequence"].as_array().unwrap().len(), 2);
+    let received = &lines.last().unwrap()["received"];
+    assert_eq!(*received, json!(["N_ACTION_RSP", "N_EVENT_REPORT_RQ"]));
     site.until("the report is told", |seen| seen.reports == [Ok(())]).await;
     assert_eq!(site.seen().asked[0].1.instances.len(), 2);
     assert_eq!(site.seen().asked[0].0.calling.as_str(), "CT1");

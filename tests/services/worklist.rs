@@ -170,9 +170,13 @@ async fn a_peer_that_goes_away_in_the_middle_of_its_query_is_let_go() {
 async fn a_cancel_is_heeded_as_dcmtk_says_it() {
     let site = site(Worklist::Endless(entry("A1"), Duration::from_millis(50))).await;
     let port = site.port.to_string();
-    let arguments = ["-W", "--cancel", "1", "-aec", "HIKYAKU", "127.0.0.1", &port];
+    let arguments = ["-v", "-W", "--cancel", "1", "-aec", "HIKYAKU", "127.0.0.1", &port];
     let output = run("findscu", &[&arguments[..], &["-k", "PatientName"]].concat()).await;
-    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    // Not the fifty of the limit.
+    assert!(said.matches("(Pending)").count() < 20, "{said}");
+    assert!(said.contains("Final Find Response (Cancel"), "{said}");
     site.until("the finder is told", |seen| seen.unwanted).await;
 }
 
