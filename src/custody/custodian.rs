@@ -118,6 +118,8 @@ pub(super) struct Custodian {
     pub(super) unwritable: Option<String>,
     /// In words, for people: what was found amiss at the start and since.
     pub(super) findings: Vec<String>,
+    /// What a kill left half written, in words.
+    pub(super) torn: Vec<String>,
     pub(super) counter: u32,
     pub(super) epoch: u64,
     /// Bytes that this turn appended to the cargo log.
@@ -551,6 +553,7 @@ impl Custodian {
             full_at: None,
             unwritable: None,
             findings,
+            torn: Vec::new(),
             counter: 0,
             epoch,
             appended: 0,

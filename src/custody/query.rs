@@ -31,6 +31,7 @@ impl Custodian {
             unwritable: self.unwritable.clone(),
             clock_leap: self.leap.leap().map(str::to_owned),
             findings: self.findings.clone(),
+            torn: self.torn.clone(),
             ..Summary::default()
         };
         let LedgerState::Ready(view) = &self.ledger else { return Ok(summary) };
