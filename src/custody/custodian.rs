@@ -331,8 +331,8 @@ impl Custodian {
             cargo: self.cargo_log.end(),
             cargo_highest: highest,
             facts: self.fact_log.end(),
-            sum: (0, 0),
             clean,
+            ..Checkpoint::default()
         }
     }
 

@@ -16,7 +16,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::custodian::{Custodian, LedgerState, Which};
 use super::fact::{self, End, Fact};
-use super::ledger::{Key, LedgerError, tail_u64};
+use super::ledger::{LedgerError, tail_u64};
 use super::log::Place;
 use super::room::Usage;
 use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
@@ -442,8 +442,12 @@ fn ripe(
     keys: impl Iterator<Item = Result<Vec<u8>, LedgerError>>,
     until: u64,
 ) -> Result<Vec<Vec<u8>>, LedgerError> {
-    let end = Key::of(0xff).u64(until.saturating_add(1)).done();
-    keys.take(RECLAIM_MAX)
-        .take_while(|key| key.as_ref().map_or(true, |k| k[1..9] < end[1..9]))
+    // Keys of about the same time stand in the order of their cargo.
+    const ABOUT_THE_SAME_MS: u64 = 0xfff;
+    let at = |key: &Vec<u8>| u64::from_be_bytes(key[1..9].try_into().expect("a time"));
+    let near = until | ABOUT_THE_SAME_MS;
+    keys.take_while(|key| key.as_ref().map_or(true, |key| at(key) <= near))
+        .filter(|key| key.as_ref().map_or(true, |key| at(key) <= until))
+        .take(RECLAIM_MAX)
         .collect()
 }
