@@ -36,6 +36,8 @@ impl Node {
         let mut words = prefix.to_vec();
         words.push(BINARY);
         let mut command = Command::new(words[0]);
+        // As the unit file has it.
+        command.env("MALLOC_ARENA_MAX", "2");
         command.args(&words[1..]).args(["run", "--config"]).arg(config);
         let process = Process::start(&mut command, &config.with_extension("log"));
         Self { process, ops, config: config.to_owned() }

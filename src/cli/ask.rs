@@ -134,6 +134,9 @@ fn words(s: &StatusDocument) -> String {
     for finding in &spool.findings {
         out.push_str(&format!("  ! {finding}\n"));
     }
+    for torn in &spool.torn {
+        out.push_str(&format!("  {torn}\n"));
+    }
     let rows: Vec<Vec<String>> = s.destinations.iter().map(destination_row).collect();
     let head = ["DESTINATION", "KIND", "UP", "OWED", "IN FLIGHT", "HELD", "RECEIPTED"];
     let head = [&head[..], &["QUARANTINED", "OLDEST", "LAST ERROR"]].concat();

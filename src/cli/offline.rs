@@ -105,7 +105,8 @@ impl Verify {
             let whole = verdict["whole"].as_u64().unwrap_or(0);
             let size = bytes(verdict["bytes"].as_u64().unwrap_or(0));
             say(&format!("{whole} pieces of cargo are whole ({size})"))?;
-            damage.iter().try_for_each(|d| say(d.as_str().unwrap_or_default()))?;
+            let torn = verdict["torn"].as_array().into_iter().flatten();
+            damage.iter().chain(torn).try_for_each(|d| say(d.as_str().unwrap_or_default()))?;
         }
         match damage.len() {
             0 => Ok(()),

@@ -120,6 +120,8 @@ pub(super) struct Custodian {
     pub(super) unwritable: Option<String>,
     /// In words, for people: what was found amiss at the start and since.
     pub(super) findings: Vec<String>,
+    /// What a kill left half written, in words.
+    pub(super) torn: Vec<String>,
     pub(super) counter: u32,
     pub(super) epoch: u64,
     /// Bytes that this turn appended to the cargo log.
@@ -331,8 +333,8 @@ impl Custodian {
             cargo: self.cargo_log.end(),
             cargo_highest: highest,
             facts: self.fact_log.end(),
-            sum: (0, 0),
             clean,
+            ..Checkpoint::default()
         }
     }
 
@@ -558,6 +560,7 @@ impl Custodian {
             full_at: None,
             unwritable: None,
             findings,
+            torn: Vec::new(),
             counter: 0,
             epoch,
             appended: 0,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::body::Body;
 use super::custodian::{Custodian, LedgerState};
 use super::fact::{Fact, StoredReceipt};
-use super::ledger::{Ledger, LedgerError, tail_u64};
+use super::ledger::{Key, Ledger, LedgerError, tail_u64};
 use super::rows::{
-    CargoId, DestinationNumber, Group, LARGE_BYTES, attention_key, class_prefix, deferred_key,
+    CargoId, DestinationNumber, LARGE_BYTES, attention_key, class_prefix, deferred_key,
 };
 use super::schedule::{Class, Pick, Ready, Size, Spot};
 use super::state::{DutyEvent, DutyState, StateName};
@@ -31,33 +31,22 @@ impl Ready for ReadyRows<'_> {
 
     fn first_from(&self, class: Class, from: Spot) -> Result<Option<(Spot, u64)>, LedgerError> {
         let prefix = class_prefix(class.destination, class.urgency, class.large);
-        let mut key = prefix.clone();
-        key.extend_from_slice(&group_key(from));
-        for row in self.0.rows::<Group>(&prefix, key) {
-            let (key, group) = row?;
-            let (place, number) = (&key[prefix.len()..], tail_u64(&key));
-            let mut spots = group.pieces(number).map(|(id, length)| (spot_of(place, id), length));
-            // The first group may begin before `from`.
-            if let Some(found) = spots.find(|(spot, _)| *spot >= from) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        let first = self.0.rows::<u64>(&prefix, queue_key(prefix.clone(), from)).next();
+        let first = first.transpose()?;
+        Ok(first.map(|(key, length)| (spot_of(&key[prefix.len()..]), length)))
     }
 }
 
-/// What follows the class in the key of the group that holds `spot`.
-fn group_key(spot: Spot) -> Vec<u8> {
-    let mut key = spot.origin.to_be_bytes().to_vec();
-    key.extend_from_slice(&spot.study.to_be_bytes());
-    key.extend_from_slice(&Group::number(CargoId(spot.cargo)).to_be_bytes());
-    key
+/// `q`, for a spot of the class.
+fn queue_key(class: Vec<u8>, spot: Spot) -> Vec<u8> {
+    Key(class).u32(spot.origin).u64(spot.study).u64(spot.cargo).done()
 }
 
-fn spot_of(key: &[u8], id: CargoId) -> Spot {
+/// The spot that follows the class in a key of the ready queue.
+fn spot_of(key: &[u8]) -> Spot {
     let take =
         |from: usize, to: usize| key[from..to].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
-    Spot { origin: take(0, 4) as u32, study: take(4, 12), cargo: id.0 }
+    Spot { origin: take(0, 4) as u32, study: take(4, 12), cargo: take(12, 20) }
 }
 
 fn size_wanted(want: &Want) -> Size {
@@ -186,9 +175,8 @@ impl Custodian {
     fn drop_stale(&mut self, pick: &Pick) {
         tracing::error!(cargo = %pick.cargo, "a stale row in the ready queue; removed");
         let Class { destination, urgency, large } = pick.class;
-        let mut key = class_prefix(destination, urgency, large);
-        key.extend_from_slice(&group_key(pick.spot));
-        if let Some(Err(e)) = self.view().map(|view| view.ledger.part(key, pick.cargo)) {
+        let key = queue_key(class_prefix(destination, urgency, large), pick.spot);
+        if let Some(Err(e)) = self.view().map(|view| view.ledger.remove(key)) {
             self.ledger_failed(&e);
         }
     }

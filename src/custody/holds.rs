@@ -5,7 +5,7 @@
 
 use super::Custody;
 use super::custodian::{Custodian, LedgerState};
-use super::ledger::LedgerError;
+use super::ledger::{LedgerError, tail_u64};
 use super::rows::{CargoId, member_key};
 use super::state::{DutyEvent, DutyState, StateName};
 use crate::cargo::{DestinationName, StudyKey};
@@ -16,7 +16,7 @@ impl Custodian {
         let LedgerState::Ready(view) = &self.ledger else { return Ok(Vec::new()) };
         let from = member_key(study, CargoId(0));
         let prefix = from[..9].to_vec();
-        let ids = view.ledger.pieces(&prefix, from).map(|piece| piece.map(|(_, id, _)| id));
+        let ids = view.ledger.keys(&prefix, from).map(|key| key.map(|k| CargoId(tail_u64(&k))));
         ids.filter(|id| id.as_ref().map_or(true, |id| id.0 > after.0)).collect()
     }
 

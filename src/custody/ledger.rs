@@ -6,15 +6,16 @@
 //! proves that none is missing, stale or torn. Without a clean stop the ledger is trusted only
 //! with that proof; without the proof it is rebuilt from the logs.
 //!
-//! Keys start with one letter. Numbers in keys are big-endian, so that they sort.
+//! Keys start with one letter. Numbers in keys are big-endian, so that they sort. Rows that are
+//! neighbours share a stored row: see [`super::shelf`].
 //!
 //! | key | row |
 //! |---|---|
 //! | `c` cargo | [`CargoRow`](super::rows::CargoRow) |
 //! | `i` identity key (16) | [`Versions`](super::rows::Versions): which cargo has it |
 //! | `s` study | [`StudyRow`](super::rows::StudyRow) |
-//! | `m` study, group of cargo | [`Group`]: members of a study |
-//! | `q` destination, urgency and size, origin, study, group of cargo | [`Group`] with lengths: ready |
+//! | `m` study, cargo | nothing: member of a study |
+//! | `q` destination, urgency and size, origin, study, cargo | its length: ready |
 //! | `d` destination, cargo | nothing: waits for its next try |
 //! | `a` state, destination, cargo | nothing: held or quarantined, needs a person |
 //! | `u` cargo | nothing: unrouted |
@@ -34,7 +35,7 @@ use std::path::Path;
 use minicbor::{Decode, Encode};
 
 use super::log::Place;
-use super::rows::{CargoId, Group};
+use super::shelf::{Row, Spread, Torn};
 use crate::cargo::Hasher;
 
 /// sled's page cache, as sled counts: in memory it takes three to four times as much.
@@ -55,10 +56,13 @@ pub enum LedgerError {
     /// It panicked while opening.
     #[error("ledger: the database is damaged beyond opening")]
     Unopenable,
+    /// Another release wrote it.
+    #[error("ledger: its rows have a form that this release does not read")]
+    OtherForm,
 }
 
 /// How far the logs are applied, and the proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(super) struct Checkpoint {
     /// End of the cargo log's active segment when applied.
@@ -76,13 +80,33 @@ pub(super) struct Checkpoint {
     /// Set by a clean stop, cleared by the next start.
     #[n(4)]
     pub clean: bool,
+    /// The form of the rows: [`FORM`].
+    #[cbor(n(5), default)]
+    pub form: u32,
+}
+
+/// The form of the rows that this release writes and reads. A ledger of another is rebuilt.
+const FORM: u32 = 2;
+
+impl Default for Checkpoint {
+    /// Nothing applied, no rows.
+    fn default() -> Self {
+        Self {
+            cargo: Place::default(),
+            cargo_highest: 0,
+            facts: Place::default(),
+            sum: (0, 0),
+            clean: false,
+            form: FORM,
+        }
+    }
 }
 
 /// The open database with the changes of the present turn over it.
 #[derive(Debug)]
 pub(super) struct Ledger {
     db: sled::Db,
-    /// Rows changed in this turn: `None` is removed.
+    /// Stored rows changed in this turn: `None` is removed.
     pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     sum: u128,
     checkpoint: Checkpoint,
@@ -118,6 +142,9 @@ impl Ledger {
             Some(bytes) => minicbor::decode(&bytes).map_err(|_| LedgerError::Row('P'))?,
             None => Checkpoint::default(),
         };
+        if checkpoint.form != FORM {
+            return Err(LedgerError::OtherForm);
+        }
         let sum = u128::from(checkpoint.sum.0) | u128::from(checkpoint.sum.1) << 64;
         Ok(Self { db, pending: BTreeMap::new(), sum, checkpoint })
     }
@@ -150,68 +177,62 @@ impl Ledger {
         &self,
         key: &[u8],
     ) -> Result<Option<T>, LedgerError> {
-        let kind = char::from(key[0]);
-        let parse = |b: &[u8]| minicbor::decode(b).map_err(|_| LedgerError::Row(kind));
-        match self.pending.get(key) {
-            Some(Some(value)) => parse(value).map(Some),
-            Some(None) => Ok(None),
-            None => self.db.get(key)?.map(|v| parse(&v)).transpose(),
-        }
+        let parse = |b: &[u8]| minicbor::decode(b).map_err(|_| unreadable(key));
+        let Some(spread) = Spread::of(key[0]) else {
+            return self.stored(key)?.map(|row| parse(&row)).transpose();
+        };
+        let (shelf, place) = spread.split(key);
+        let Some(shelf) = self.stored(&shelf)? else { return Ok(None) };
+        let row = spread.find(&shelf, &place).map_err(|Torn| unreadable(key))?;
+        row.map(parse).transpose()
     }
 
-    fn before(&self, key: &[u8]) -> Result<Option<sled::IVec>, LedgerError> {
+    fn stored(&self, key: &[u8]) -> Result<Option<sled::IVec>, LedgerError> {
         match self.pending.get(key) {
             Some(change) => Ok(change.as_deref().map(sled::IVec::from)),
             None => Ok(self.db.get(key)?),
         }
     }
 
-    fn change(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), LedgerError> {
-        if let Some(old) = self.before(&key)? {
-            self.sum = self.sum.wrapping_sub(row_sum(&key, &old));
+    fn change(&mut self, key: Vec<u8>, value: Option<&[u8]>) -> Result<(), LedgerError> {
+        let Some(spread) = Spread::of(key[0]) else {
+            let old = self.stored(&key)?;
+            self.store(key, old.as_deref(), value.map(<[u8]>::to_vec));
+            return Ok(());
+        };
+        let (at, place) = spread.split(&key);
+        let old = self.stored(&at)?;
+        let shelf = old.as_deref().unwrap_or_default();
+        let new = spread.with(shelf, &place, value).map_err(|Torn| unreadable(&key))?;
+        if new != shelf {
+            self.store(at, old.as_deref(), Some(new).filter(|shelf| !shelf.is_empty()));
         }
-        if let Some(new) = &value {
+        Ok(())
+    }
+
+    fn store(&mut self, key: Vec<u8>, old: Option<&[u8]>, new: Option<Vec<u8>>) {
+        if let Some(old) = old {
+            self.sum = self.sum.wrapping_sub(row_sum(&key, old));
+        }
+        if let Some(new) = &new {
             self.sum = self.sum.wrapping_add(row_sum(&key, new));
         }
-        self.pending.insert(key, value);
-        Ok(())
+        self.pending.insert(key, new);
     }
 
     /// Puts a row.
     pub(super) fn put<T: Encode<()>>(&mut self, key: Vec<u8>, row: &T) -> Result<(), LedgerError> {
-        self.change(key, Some(super::fact::encode(row)))
+        self.change(key, Some(&super::fact::encode(row)))
     }
 
     /// Puts a key whose presence says all.
     pub(super) fn mark(&mut self, key: Vec<u8>) -> Result<(), LedgerError> {
-        self.change(key, Some(Vec::new()))
+        self.change(key, Some(&[]))
     }
 
     /// Removes a row, if it is there.
     pub(super) fn remove(&mut self, key: Vec<u8>) -> Result<(), LedgerError> {
         self.change(key, None)
-    }
-
-    /// Puts a piece of cargo into the group under `key`.
-    pub(super) fn join(
-        &mut self,
-        key: Vec<u8>,
-        id: CargoId,
-        value: u64,
-    ) -> Result<(), LedgerError> {
-        let mut group: Group = self.get(&key)?.unwrap_or_default();
-        group.put(id, value);
-        self.put(key, &group)
-    }
-
-    /// Takes a piece of cargo out of the group under `key`, if it is there.
-    pub(super) fn part(&mut self, key: Vec<u8>, id: CargoId) -> Result<(), LedgerError> {
-        let Some(mut group) = self.get::<Group>(&key)? else { return Ok(()) };
-        group.remove(id);
-        match group.is_empty() {
-            true => self.remove(key),
-            false => self.put(key, &group),
-        }
     }
 
     /// Makes this turn's changes visible to scans and later turns, all or none of them.
@@ -250,50 +271,50 @@ impl Ledger {
         prefix: &'a [u8],
         from: Vec<u8>,
     ) -> impl Iterator<Item = Result<Vec<u8>, LedgerError>> + 'a {
-        debug_assert!(self.pending.is_empty(), "scans see committed rows only");
-        self.db
-            .range(from..)
-            .map(|row| row.map(|(key, _)| key.to_vec()).map_err(LedgerError::from))
-            .take_while(move |key| key.as_ref().map_or(true, |k| k.starts_with(prefix)))
+        self.scan(prefix, from).map(|row| row.map(|(key, _)| key))
     }
 
-    /// The pieces of the groups that start with `prefix`, from the group at `from` on, each with the
-    /// key of its group. Committed rows only.
-    pub(super) fn pieces<'a>(
-        &'a self,
-        prefix: &'a [u8],
-        from: Vec<u8>,
-    ) -> impl Iterator<Item = Result<Piece, LedgerError>> + 'a {
-        self.rows::<Group>(prefix, from).flat_map(|row| match row {
-            Err(e) => vec![Err(e)],
-            Ok((key, group)) => {
-                let pieces = group.pieces(tail_u64(&key));
-                pieces.map(|(id, value)| Ok((key.clone(), id, value))).collect()
-            }
-        })
-    }
-
-    /// Rows that start with `prefix`, from `from` on. Committed rows only.
+    /// Rows that start with `prefix`, from `from` on. Committed rows only. Among rows that share a
+    /// shelf and among shelves they come in order of their keys.
     pub(super) fn rows<'a, T: for<'b> Decode<'b, ()> + 'a>(
         &'a self,
         prefix: &'a [u8],
         from: Vec<u8>,
     ) -> impl Iterator<Item = Result<(Vec<u8>, T), LedgerError>> + 'a {
+        self.scan(prefix, from).map(|row| {
+            let (key, value) = row?;
+            let parsed = minicbor::decode(&value).map_err(|_| unreadable(&key))?;
+            Ok((key, parsed))
+        })
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a [u8],
+        from: Vec<u8>,
+    ) -> impl Iterator<Item = Result<Row, LedgerError>> + 'a {
         debug_assert!(self.pending.is_empty(), "scans see committed rows only");
+        let spread = Spread::of(prefix[0]);
+        let first = spread.map_or_else(|| from.clone(), |spread| spread.split(&from).0);
         self.db
-            .range(from..)
-            .take_while(move |row| row.as_ref().map_or(true, |(k, _)| k.starts_with(prefix)))
-            .map(move |row| {
-                let (key, value) = row?;
-                let parsed = minicbor::decode(&value);
-                let parsed = parsed.map_err(|_| LedgerError::Row(char::from(prefix[0])))?;
-                Ok((key.to_vec(), parsed))
+            .range(first..)
+            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key[0] == prefix[0]))
+            .flat_map(move |row| match row {
+                Err(e) => vec![Err(e.into())],
+                Ok((key, value)) => match spread.map(|spread| spread.rows(&key, &value)) {
+                    None => vec![Ok((key.to_vec(), value.to_vec()))],
+                    Some(Ok(rows)) => rows.into_iter().map(Ok).collect(),
+                    Some(Err(Torn)) => vec![Err(unreadable(&key))],
+                },
             })
+            .skip_while(move |row| row.as_ref().is_ok_and(|(key, _)| *key < from))
+            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
     }
 }
 
-/// A piece of cargo in a group: the group's key, its number, its value.
-pub(super) type Piece = (Vec<u8>, CargoId, u64);
+const fn unreadable(key: &[u8]) -> LedgerError {
+    LedgerError::Row(key[0] as char)
+}
 
 /// Builds keys.
 #[derive(Debug)]

@@ -297,7 +297,7 @@ impl Log {
         aside: &Path,
         findings: &mut Findings,
     ) -> io::Result<()> {
-        let Survey { records, end, proven, damage } = survey(file, header)?;
+        let Survey { records, end, proven, damage, torn } = survey(file, header)?;
         let mut index = Index::default();
         for (record, head) in records {
             if record.offset < proven {
@@ -311,21 +311,28 @@ impl Log {
         if self.dirty() {
             self.sync()?;
         }
+        let log = kind_word(header.kind);
+        let segment = segment_name(header.number);
         for (from, to) in damage {
             let kept =
                 if from >= proven { keep_aside(file, header, from, to, aside)? } else { None };
             findings.damage.push(match kept {
                 Some(name) => format!(
-                    "{} {}: bytes {from} to {to} are no whole record; kept as aside/{name}",
-                    kind_word(header.kind),
-                    segment_name(header.number)
+                    "{log} {segment}: bytes {from} to {to} are no whole record; kept as aside/{name}"
                 ),
-                None => format!(
-                    "{} {}: bytes {from} to {to} are damaged; left in place",
-                    kind_word(header.kind),
-                    segment_name(header.number)
-                ),
+                None => {
+                    format!("{log} {segment}: bytes {from} to {to} are damaged; left in place")
+                }
             });
+        }
+        if let Some((from, to)) = torn
+            && let Some(name) = keep_aside(file, header, from, to, aside)?
+        {
+            findings.torn.push(format!(
+                "{log} {segment}: its last record, from byte {from}, was being written when the \
+                 node ended, and was never answered with success; what there was of it is kept as \
+                 aside/{name}"
+            ));
         }
         findings.unproven = Some(Place { segment: header.number, offset: end });
         let proven = proven.min(end);

@@ -39,6 +39,7 @@ mod room;
 mod rows;
 mod schedule;
 pub mod segment;
+mod shelf;
 pub mod state;
 mod status;
 mod stop;

@@ -33,6 +33,7 @@ impl Custodian {
             unwritable: self.unwritable.clone(),
             clock_leap: self.leap.leap().map(str::to_owned),
             findings: self.findings.clone(),
+            torn: self.torn.clone(),
             ..Summary::default()
         };
         let LedgerState::Ready(view) = &self.ledger else { return Ok(summary) };
@@ -72,9 +73,9 @@ impl Custodian {
                 let prefix = class_prefix(number, urgency, large);
                 let mut from = prefix.clone();
                 for _ in 0..LIST_MAX {
-                    let first = view.ledger.pieces(&prefix, from.clone()).next();
-                    let Some((key, id, _)) = first.transpose()? else { break };
-                    consider(id);
+                    let first = view.ledger.keys(&prefix, from.clone()).next();
+                    let Some(key) = first.transpose()? else { break };
+                    consider(CargoId(tail_u64(&key)));
                     from = key[..key.len() - 8].to_vec();
                     from.extend_from_slice(&[0xff; 8]);
                 }
@@ -113,8 +114,8 @@ impl Custodian {
             for (key, _) in of_uid.filter(|(_, row)| row.uid == *uid) {
                 let from = member_key(StudyKey(tail_u64(&key)), CargoId(0));
                 let prefix = from[..9].to_vec();
-                for piece in view.ledger.pieces(&prefix, from) {
-                    ids.push(piece?.1);
+                for key in view.ledger.keys(&prefix, from) {
+                    ids.push(CargoId(tail_u64(&key?)));
                 }
             }
             return Ok(ids);
@@ -151,8 +152,8 @@ impl Custodian {
                 for urgency in Urgency::ALL {
                     for large in [false, true] {
                         let prefix = class_prefix(number, urgency, large);
-                        for piece in view.ledger.pieces(&prefix, prefix.clone()).take(max) {
-                            ids.push(piece?.1);
+                        for key in view.ledger.keys(&prefix, prefix.clone()).take(max) {
+                            ids.push(CargoId(tail_u64(&key?)));
                         }
                     }
                 }

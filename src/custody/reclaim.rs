@@ -16,7 +16,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::custodian::{Custodian, LedgerState, Which};
 use super::fact::{self, End, Fact};
-use super::ledger::{Key, LedgerError, tail_u64};
+use super::ledger::{LedgerError, tail_u64};
 use super::log::Place;
 use super::register;
 use super::room::Usage;
@@ -462,12 +462,14 @@ fn ripe(
     until: u64,
     looked_at: u64,
 ) -> Result<Vec<Vec<u8>>, LedgerError> {
-    let end = Key::of(0xff).u64(until.saturating_add(1)).done();
+    // Keys of about the same time stand in the order of their cargo.
+    const ABOUT_THE_SAME_MS: u64 = 0xfff;
+    let at = |key: &Vec<u8>| u64::from_be_bytes(key[1..9].try_into().expect("a time"));
+    let near = until | ABOUT_THE_SAME_MS;
     // What is not looked at yet stays: the end of a key is the number of its piece.
-    let seen =
-        |key: &Result<Vec<u8>, _>| key.as_ref().map_or(true, |key| tail_u64(key) <= looked_at);
-    keys.take_while(|key| key.as_ref().map_or(true, |k| k[1..9] < end[1..9]))
-        .filter(seen)
+    let is_ripe = |key: &Vec<u8>| at(key) <= until && tail_u64(key) <= looked_at;
+    keys.take_while(|key| key.as_ref().map_or(true, |key| at(key) <= near))
+        .filter(|key| key.as_ref().map_or(true, is_ripe))
         .take(RECLAIM_MAX)
         .collect()
 }

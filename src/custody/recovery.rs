@@ -129,17 +129,24 @@ impl Custodian {
         let (cargo_log, found) = Log::open(&cargo_dir, &aside, LogKind::Cargo, size, at)?;
         let (mut fact_log, found_facts) =
             Log::open(&fact_dir, &aside, LogKind::Facts, FACT_SEGMENT_SIZE, at)?;
-        let findings = report(&[&found, &found_facts], &metrics);
+        let mut findings = report(&[&found, &found_facts], &metrics);
         let last_clock = last_clock(&mut fact_log);
         let leap = LeapWatch::start(last_clock, at);
         if let Some(leap) = leap.leap() {
             tracing::error!(leap, "nothing is deleted until `hikyaku spool confirm-clock`");
         }
-        let ledger = open_ledger(&config, &cargo_log, &fact_log, &found, &found_facts)?;
+        let opened = Ledger::open(&config.data.join("ledger"));
+        if let Some(lost) = opened.as_ref().ok().and_then(|l| cut_short(l, &cargo_log, &found)) {
+            metrics.damaged.inc();
+            tracing::error!("{lost}");
+            findings.push(lost);
+        }
+        let ledger = open_ledger(&config, &cargo_log, &fact_log, &found, &found_facts, opened);
         let ready = matches!(ledger, LedgerState::Ready(_));
         let mut custodian = Self::assemble(
             config, cargo_log, fact_log, ledger, yard, shared, metrics, leap, findings, lock,
         );
+        custodian.torn = [found.torn, found_facts.torn].concat();
         custodian.usage.spool = custodian.cargo_log.occupied() + custodian.fact_log.occupied();
         custodian.look_at_disk();
         custodian.keep_reserve();
@@ -198,6 +205,9 @@ fn report(all: &[&Findings], metrics: &Metrics) -> Vec<String> {
     let recovered: u64 = all.iter().map(|f| f.recovered).sum();
     if recovered > 0 {
         tracing::info!(recovered, "records written before the last stop were made durable again");
+    }
+    for torn in all.iter().flat_map(|f| &f.torn) {
+        tracing::warn!("{torn}");
     }
     let mut words = Vec::new();
     for damage in all.iter().flat_map(|f| &f.damage) {
@@ -267,6 +277,18 @@ fn has(log: &Log, found: &Findings, place: Place) -> bool {
     had.or_else(|| log.end_of(place.segment)).is_some_and(|end| place.offset <= end)
 }
 
+/// In words: cargo that was synced, for the ledger knows of it, and whose file ends before it.
+fn cut_short(ledger: &Ledger, log: &Log, found: &Findings) -> Option<String> {
+    let Place { segment, offset } = ledger.checkpoint().cargo;
+    let had = found.unproven.filter(|p| p.segment == segment).map(|p| p.offset);
+    let end = had.or_else(|| log.end_of(segment)).filter(|end| *end < offset)?;
+    Some(format!(
+        "cargo {}: bytes {end} to {offset} were synced and are gone; ask the senders of the last \
+         images before the stop to send them again",
+        super::log::segment_name(segment)
+    ))
+}
+
 /// True when nothing stands in the log beyond `place`.
 fn ends_at(log: &Log, place: Place, highest: u64) -> bool {
     let later = log.segments().into_iter().filter(|&n| n > highest);
@@ -284,9 +306,8 @@ fn open_ledger(
     fact_log: &Log,
     found: &Findings,
     found_facts: &Findings,
-) -> Result<LedgerState, OpenError> {
-    let dir = config.data.join("ledger");
-    let opened = Ledger::open(&dir);
+    opened: Result<Ledger, LedgerError>,
+) -> LedgerState {
     let clean = opened.as_ref().is_ok_and(|ledger| {
         let cp = ledger.checkpoint();
         let nothing_yet = cp == Checkpoint::default() && is_empty(cargo_log) && is_empty(fact_log);
@@ -299,12 +320,12 @@ fn open_ledger(
     });
     let opened = match opened {
         Ok(ledger) if clean => match View::open(config.node.clone(), ledger) {
-            Ok(view) => return Ok(LedgerState::Ready(Box::new(view))),
+            Ok(view) => return LedgerState::Ready(Box::new(view)),
             Err(e) => Err(e),
         },
         other => other,
     };
-    Ok(build(config, cargo_log, fact_log, found, found_facts, opened))
+    build(config, cargo_log, fact_log, found, found_facts, opened)
 }
 
 fn build(

@@ -231,54 +231,9 @@ pub(super) fn study_key(study: StudyKey) -> Vec<u8> {
     Key::of(b's').u64(study.0).done()
 }
 
-/// Pieces of cargo with neighbouring numbers that share a row. sled holds few rows on a page and
-/// remembers each page for good, so that a queue costs memory by its rows (docs/decisions/0011).
-const GROUP: u64 = 32;
-
-/// Neighbouring cargo under one key, each with a value, in order of acceptance.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(transparent)]
-pub(super) struct Group(#[n(0)] Vec<(u8, u64)>);
-
-impl Group {
-    /// The number that the keys of groups end in.
-    pub(super) const fn number(id: CargoId) -> u64 {
-        id.0 / GROUP
-    }
-
-    const fn place(id: CargoId) -> u8 {
-        (id.0 % GROUP) as u8
-    }
-
-    /// Adds a piece, or gives it another value.
-    pub(super) fn put(&mut self, id: CargoId, value: u64) {
-        match self.0.binary_search_by_key(&Self::place(id), |(place, _)| *place) {
-            Ok(at) => self.0[at].1 = value,
-            Err(at) => self.0.insert(at, (Self::place(id), value)),
-        }
-    }
-
-    /// Takes a piece out, if it is there.
-    pub(super) fn remove(&mut self, id: CargoId) {
-        self.0.retain(|(place, _)| *place != Self::place(id));
-    }
-
-    /// True when nothing is left.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Its pieces with their values, when it stands under a key with this number.
-    pub(super) fn pieces(&self, number: u64) -> impl Iterator<Item = (CargoId, u64)> {
-        self.0
-            .iter()
-            .map(move |(place, value)| (CargoId(number * GROUP + u64::from(*place)), *value))
-    }
-}
-
 /// `m`
 pub(super) fn member_key(study: StudyKey, id: CargoId) -> Vec<u8> {
-    Key::of(b'm').u64(study.0).u64(Group::number(id)).done()
+    Key::of(b'm').u64(study.0).u64(id.0).done()
 }
 
 /// Cargo longer than this queues apart: it is streamed, resumed, and has lanes of its own.
@@ -296,7 +251,7 @@ pub(super) fn class_prefix(
 /// `q`
 pub(super) fn ready_key(row: &CargoRow, duty: &DutyRow, id: CargoId) -> Vec<u8> {
     let prefix = class_prefix(duty.destination, duty.urgency, row.body_len > LARGE_BYTES);
-    Key(prefix).u32(row.origin).u64(row.study.0).u64(Group::number(id)).done()
+    Key(prefix).u32(row.origin).u64(row.study.0).u64(id.0).done()
 }
 
 /// `d`

@@ -272,7 +272,7 @@ pub enum Found {
         /// Where it ends.
         to: u64,
     },
-    /// A record whose body runs past the end of the file: torn by a crash.
+    /// A record that runs past the end of the file: the process was killed while it wrote it.
     Torn {
         /// Where the torn record starts.
         from: u64,
@@ -326,7 +326,12 @@ impl<'a> Reader<'a> {
             self.at = self.len;
             return Ok(Found::End { at });
         }
-        self.resume_after(at)
+        match self.resume_after(at)? {
+            Found::Damage { from, to } if to == self.len && self.is_cut_head(from)? => {
+                Ok(Found::Torn { from })
+            }
+            found => Ok(found),
+        }
     }
 
     fn record_at(&self, at: u64) -> io::Result<Option<(Record, Vec<u8>)>> {
@@ -339,6 +344,19 @@ impl<'a> Reader<'a> {
         let mut head = vec![0; record.head_len as usize];
         self.file.read_exact_at(&mut head, at + RECORD_HEADER)?;
         Ok(Record::checks(&b, &head).then_some((record, head)))
+    }
+
+    /// True when a record began here whose head runs past the end of the file. Its length stands
+    /// unproven; but a kill cuts a write where a page ends, and damage does not.
+    fn is_cut_head(&self, at: u64) -> io::Result<bool> {
+        const PAGE: u64 = 4096;
+        if !self.len.is_multiple_of(PAGE) {
+            return Ok(false);
+        }
+        let mut b = [0; RECORD_HEADER as usize];
+        self.file.read_exact_at(&mut b, at)?;
+        let record = Record::decode(&self.header, at, &b);
+        Ok(record.is_some_and(|record| record.body_offset() > self.len))
     }
 
     /// Looks for the next whole record after a place where none stands.

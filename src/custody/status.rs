@@ -34,6 +34,8 @@ pub struct Summary {
     pub clock_leap: Option<String>,
     /// What was found damaged, in words.
     pub findings: Vec<String>,
+    /// What a kill left half written, in words: never answered with success.
+    pub torn: Vec<String>,
     /// Each destination.
     pub destinations: Vec<DestinationStatus>,
 }

@@ -14,8 +14,10 @@ use super::segment::{Found, LogKind, Reader, Record, SEGMENT_HEADER, SegmentHead
 pub(super) struct Findings {
     /// Records after the last proven sync that were whole and now stand, synced, in a new segment.
     pub recovered: u64,
-    /// In words: what was damaged or torn, where it is kept.
+    /// In words: what was damaged, where it is kept.
     pub damage: Vec<String>,
+    /// In words: what a kill left half written. It was never answered with success.
+    pub torn: Vec<String>,
     /// The segment whose tail was not proven, and where its whole records ended.
     pub unproven: Option<Place>,
 }
@@ -38,6 +40,8 @@ pub(super) struct Survey {
     pub proven: u64,
     /// Ranges that hold no record.
     pub damage: Vec<(u64, u64)>,
+    /// The record that the end of the file cuts. A file that was synced with it would be longer.
+    pub torn: Option<(u64, u64)>,
 }
 
 /// Reads all records of a segment, whatever lies between them.
@@ -54,7 +58,7 @@ pub(super) fn survey(file: &File, header: SegmentHeader) -> io::Result<Survey> {
             }
             Found::Damage { from, to } => survey.damage.push((from, to)),
             Found::Torn { from } => {
-                survey.damage.push((from, len));
+                survey.torn = Some((from, len));
                 return Ok(survey);
             }
             Found::End { .. } => return Ok(survey),

@@ -8,6 +8,7 @@ use super::*;
 use crate::cargo::{CargoKind, Sha256};
 
 mod arrivals;
+mod cut;
 mod register;
 
 fn name<T: std::str::FromStr>(s: &str) -> T
@@ -239,26 +240,6 @@ async fn a_ledger_that_lost_rows_is_found_out_and_rebuilt() {
     ready(&custody).await;
     assert_eq!(receipt_all(&custody, "pacs").await, 30);
     assert!(crashed.path().join("aside/ledger").exists(), "kept for whoever wants to look");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_torn_tail_is_kept_aside_and_what_was_synced_before_it_stays() {
-    let dir = tempfile::tempdir().unwrap();
-    let custody = open(dir.path());
-    for n in 0..10 {
-        give(&custody, &format!("1.2.3.{n}"), &vec![n; 5000], to("pacs")).await;
-    }
-    let crashed = tempfile::tempdir().unwrap();
-    copy(dir.path(), crashed.path());
-    let segment = fs::read_dir(crashed.path().join("cargo")).unwrap().next().unwrap().unwrap();
-    let len = segment.metadata().unwrap().len();
-    let file = fs::OpenOptions::new().write(true).open(segment.path()).unwrap();
-    file.set_len(len - 3000).unwrap();
-    let custody = open(crashed.path());
-    ready(&custody).await;
-    assert_eq!(receipt_all(&custody, "pacs").await, 9);
-    let findings = custody.summary().findings.clone();
-    assert!(findings.iter().any(|f| f.contains("aside/")), "{findings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use super::fact::{self, CargoHead};
 use super::log::segment_numbers;
 use super::recovery::{OpenError, lock};
 use super::segment::{Index, LogKind, Record, SegmentError, SegmentHeader, body_is_whole};
-use super::survey::survey;
+use super::survey::{Survey, survey};
 
 /// What a pass over a spool found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -24,6 +24,9 @@ pub struct Verdict {
     pub facts: u64,
     /// What is damaged, in words.
     pub damage: Vec<String>,
+    /// What a kill left half written, in words. It was never answered with success; the next start
+    /// keeps it aside.
+    pub torn: Vec<String>,
 }
 
 /// Reads every byte of the spool in `data` and checks it.
@@ -35,7 +38,8 @@ pub fn verify(data: &Path) -> Result<Verdict, OpenError> {
     let _lock = lock(data)?;
     let mut verdict = Verdict::default();
     let gone = reclaimed(data, &mut verdict)?;
-    each_cargo(data, &mut verdict.damage.clone(), |file, record, head| {
+    let mut found = Amiss::default();
+    each_cargo(data, &mut found, |file, record, head| {
         if gone.contains(&record.id) {
             verdict.reclaimed += 1;
         } else if body_is_whole(file, record)? {
@@ -49,10 +53,31 @@ pub fn verify(data: &Path) -> Result<Verdict, OpenError> {
         }
         Ok(())
     })?;
-    let mut headers = Vec::new();
-    each_cargo(data, &mut headers, |_, _, _| Ok(()))?;
-    verdict.damage.extend(headers);
+    verdict.damage.append(&mut found.damage);
+    verdict.torn.append(&mut found.torn);
     Ok(verdict)
+}
+
+/// What in a log is no record, in words.
+#[derive(Debug, Default)]
+struct Amiss {
+    damage: Vec<String>,
+    torn: Vec<String>,
+}
+
+impl Amiss {
+    fn note(&mut self, log: &str, header: &SegmentHeader, seen: &Survey) {
+        for (from, to) in &seen.damage {
+            self.damage.push(format!("{log} {:016x}: bytes {from} to {to}", header.number));
+        }
+        if let Some((from, _)) = seen.torn {
+            let number = header.number;
+            self.torn.push(format!(
+                "{log} {number:016x}: the record at byte {from} was being written when the node \
+                 ended, and was never answered with success"
+            ));
+        }
+    }
 }
 
 /// Gives every whole piece of cargo that `wanted` chooses to `write`: its head and its bytes, read
@@ -74,7 +99,8 @@ pub fn export(
     damage.append(&mut verdict.damage);
     let mut written = 0;
     let mut broken = Vec::new();
-    each_cargo(data, damage, |file, record, head| {
+    let mut found = Amiss::default();
+    each_cargo(data, &mut found, |file, record, head| {
         let entry = CargoEntry { head: head.clone(), record: *record };
         if gone.contains(&record.id) || !wanted(&entry) {
             return Ok(());
@@ -87,6 +113,7 @@ pub fn export(
         }
         Ok(())
     })?;
+    damage.append(&mut found.damage);
     damage.append(&mut broken);
     Ok(written)
 }
@@ -125,12 +152,11 @@ fn reclaimed(
     if !dir.exists() {
         return Ok(gone);
     }
-    for (path, file, header) in segments(&dir, LogKind::Facts, &mut verdict.damage)? {
-        let survey = survey(&file, header).map_err(|source| OpenError::Io { path, source })?;
-        for (from, to) in survey.damage {
-            verdict.damage.push(format!("facts {:016x}: bytes {from} to {to}", header.number));
-        }
-        for (_, head) in survey.records {
+    let mut found = Amiss::default();
+    for (path, file, header) in segments(&dir, LogKind::Facts, &mut found.damage)? {
+        let seen = survey(&file, header).map_err(|source| OpenError::Io { path, source })?;
+        found.note("facts", &header, &seen);
+        for (_, head) in seen.records {
             verdict.facts += 1;
             if let Some(
                 fact::Fact::Reclaimed { cargo, .. }
@@ -142,29 +168,29 @@ fn reclaimed(
             }
         }
     }
+    verdict.damage.append(&mut found.damage);
+    verdict.torn.append(&mut found.torn);
     Ok(gone)
 }
 
 fn each_cargo(
     data: &Path,
-    damage: &mut Vec<String>,
+    found: &mut Amiss,
     mut each: impl FnMut(&File, &Record, &CargoHead) -> io::Result<()>,
 ) -> Result<(), OpenError> {
     let dir = data.join("cargo");
     if !dir.exists() {
         return Ok(());
     }
-    for (path, file, header) in segments(&dir, LogKind::Cargo, damage)? {
+    for (path, file, header) in segments(&dir, LogKind::Cargo, &mut found.damage)? {
         let at = |source| OpenError::Io { path: path.clone(), source };
         let seen = survey(&file, header).map_err(at)?;
-        for (from, to) in &seen.damage {
-            damage.push(format!("cargo {:016x}: bytes {from} to {to}", header.number));
-        }
+        found.note("cargo", &header, &seen);
         let indexed = Index::read(&file, &header).map_err(at)?;
         if let Some(indexed) = indexed
             && indexed.len() != seen.records.len()
         {
-            damage.push(format!(
+            found.damage.push(format!(
                 "cargo {:016x}: {} records are readable, its index names {}",
                 header.number,
                 seen.records.len(),
@@ -174,7 +200,7 @@ fn each_cargo(
         for (record, head) in &seen.records {
             match fact::decode_head(head) {
                 Some(head) => each(&file, record, &head).map_err(at)?,
-                None => damage.push(format!("cargo {}: its head is unreadable", record.id)),
+                None => found.damage.push(format!("cargo {}: its head is unreadable", record.id)),
             }
         }
     }

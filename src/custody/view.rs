@@ -197,7 +197,7 @@ impl View {
         *self.totals.origins.entry(row.origin).or_default() += row.body_len;
         self.totals.conflicts += u64::from(row.conflict);
         if row.kind == CargoKind::Image {
-            self.ledger.join(member_key(row.study, id), id, 0)?;
+            self.ledger.mark(member_key(row.study, id))?;
             self.join_study(&row, head)?;
         }
         for assignment in &head.assignments {
@@ -286,7 +286,7 @@ impl View {
         self.totals.count(duty.destination, duty.urgency, state, row.body_len, 1);
         self.change_study(row, |s| s.duties[state as usize] += 1)?;
         match state {
-            StateName::Owed => self.ledger.join(ready_key(row, duty, id), id, row.body_len),
+            StateName::Owed => self.ledger.put(ready_key(row, duty, id), &row.body_len),
             StateName::Held | StateName::Quarantined => {
                 self.ledger.mark(attention_key(state, duty.destination, id))
             }
@@ -305,7 +305,7 @@ impl View {
         match state {
             StateName::Owed => {
                 self.ledger.remove(deferred_key(duty.destination, id))?;
-                self.ledger.part(ready_key(row, duty, id), id)
+                self.ledger.remove(ready_key(row, duty, id))
             }
             StateName::Held | StateName::Quarantined => {
                 self.ledger.remove(attention_key(state, duty.destination, id))
@@ -324,7 +324,7 @@ impl View {
             && let Some(duty) = row.duty(number)
             && duty.state.name() == StateName::Owed
         {
-            self.ledger.part(ready_key(&row, duty, id), id)?;
+            self.ledger.remove(ready_key(&row, duty, id))?;
             self.ledger.mark(deferred_key(number, id))?;
         }
         Ok(())
@@ -341,7 +341,7 @@ impl View {
             && let Some(duty) = row.duty(number)
             && duty.state.name() == StateName::Owed
         {
-            self.ledger.join(ready_key(&row, duty, id), id, row.body_len)?;
+            self.ledger.put(ready_key(&row, duty, id), &row.body_len)?;
         }
         Ok(())
     }
@@ -533,7 +533,7 @@ impl View {
             }
         }
         self.leave_study(&row)?;
-        self.ledger.part(member_key(row.study, id), id)?;
+        self.ledger.remove(member_key(row.study, id))?;
         self.ledger.remove(unrouted_key(id))?;
         self.ledger.remove(cargo_key(id))
     }

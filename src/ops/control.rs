@@ -87,6 +87,8 @@ pub struct Verified {
     pub bytes: u64,
     /// What is damaged, in words.
     pub damage: Vec<String>,
+    /// What a kill left half written, in words: never answered with success.
+    pub torn: Vec<String>,
 }
 
 /// The caller, as the kernel names it.
@@ -241,7 +243,9 @@ async fn verify(State(view): Shared) -> Response {
             }
         }
     }
-    verified.damage.extend(view.custody.summary().findings.iter().cloned());
+    let summary = view.custody.summary();
+    verified.damage.extend(summary.findings.iter().cloned());
+    verified.torn.extend(summary.torn.iter().cloned());
     Json(verified).into_response()
 }
 

@@ -61,6 +61,9 @@ pub struct Spool {
     pub clock_leap: Option<String>,
     /// What was found damaged.
     pub findings: Vec<String>,
+    /// What a kill left half written: never answered with success.
+    #[serde(default)]
+    pub torn: Vec<String>,
 }
 
 /// A destination at a glance.
@@ -136,6 +139,7 @@ impl Status {
                 watermark_bytes: summary.watermark_bytes,
                 clock_leap: summary.clock_leap.clone(),
                 findings: summary.findings.clone(),
+                torn: summary.torn.clone(),
             },
             destinations: destinations(view, &summary),
             peers: peers(view),
