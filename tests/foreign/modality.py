@@ -30,6 +30,8 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.dimse_primitives import C_FIND, N_ACTION, N_CREATE, N_SET
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
+from keep_answers import keep_answers
+
 MPPS = "1.2.840.10008.3.1.2.3.3"
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -145,22 +147,6 @@ class Modality:
         status.Status = rsp.Status
         self.answer(status)
 
-    def keep_answers(self, assoc):
-        """Lets no answer get lost in pynetdicom: its reactor is told to pause before each request,
-        but one that is just waking from the pause before takes the next message off the queue,
-        answer or not, and drops answers. Whoever polls is the reactor; it gets requests alone."""
-        take, messages = assoc.dimse.get_msg, assoc.dimse.msg_queue
-
-        def get_msg(block=False):
-            if not block:
-                with messages.mutex:
-                    first = messages.queue[0][1] if messages.queue else None
-                if getattr(first, "MessageIDBeingRespondedTo", None) is not None:
-                    return None, None
-            return take(block)
-
-        assoc.dimse.get_msg = get_msg
-
     def do(self, assoc, step):
         kind = step["do"]
         data = data_set(step.get("data", {}))
@@ -214,7 +200,7 @@ def main():
                                        (evt.EVT_DIMSE_RECV, modality.message)])
     if not assoc.is_established:
         sys.exit("no association")
-    modality.keep_answers(assoc)
+    keep_answers(assoc)
     for step in steps:
         modality.do(assoc, step)
     if assoc.is_established:

@@ -24,6 +24,8 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.dimse_messages import C_STORE_RQ
 
+from keep_answers import keep_answers
+
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 CONTEXTS_MAX = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 print_lock = threading.Lock()
@@ -191,7 +193,10 @@ def associate(args, items):
     ae.maximum_pdu_size = 65536
     for sop_class, syntax in list(dict.fromkeys((i.sop_class, i.syntax) for i in items)):
         ae.add_requested_context(sop_class, syntax)
-    return ae.associate(args.host, args.port, ae_title=args.aec)
+    assoc = ae.associate(args.host, args.port, ae_title=args.aec)
+    if assoc.is_established:
+        keep_answers(assoc)
+    return assoc
 
 
 def run(args, items, results):
