@@ -93,6 +93,12 @@ pub struct Metrics {
     pub oldest_short: Gauge,
     /// Studies without an order that should have one.
     pub unmatched_studies: IntGauge,
+    /// Requests for storage commitment that are not ended.
+    pub commitments_open: IntGauge,
+    /// Requests for storage commitment that were reported, by outcome (`committed`, `failures`).
+    pub commitments: IntCounterVec,
+    /// Outcomes that a peer did not take for as long as they were tried.
+    pub commitments_given_up: IntCounter,
     /// Handshakes refused, by reason word.
     pub tunnel_refused: IntCounterVec,
     /// Whether a destination answered at its last try: 1 yes, 0 no.
@@ -173,6 +179,19 @@ impl Metrics {
                 .expect("valid name"),
             ),
             unmatched_studies: b.gauge("hikyaku_unmatched_studies", "Studies without an order"),
+            commitments_open: b.gauge(
+                "hikyaku_commitments_open",
+                "Storage commitment requests that have not ended",
+            ),
+            commitments: b.counters(
+                "hikyaku_commitments_total",
+                "Storage commitment requests that have ended",
+                &["outcome"],
+            ),
+            commitments_given_up: b.counter(
+                "hikyaku_commitments_given_up_total",
+                "Storage commitment outcomes that a peer did not take",
+            ),
             store_answers: b.counters(
                 "hikyaku_store_answers_total",
                 "C-STORE answers given, by status (hexadecimal)",

@@ -24,7 +24,7 @@ const EVERY_SECTION: &str = "
     destination = [{ kind = 'node' }, { kind = 'dicom', tls = {}, timeouts = {} },
         { kind = 'folder' }]
     route = [{ when = { attributes = {} } }]
-    orders = { hl7 = { tls = {}, fields = {}, limits = {} } }
+    orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] } }
     ops = {}
     drain = {}
 ";

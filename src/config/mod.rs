@@ -9,6 +9,7 @@
 
 mod changes;
 mod check;
+mod commitment;
 mod describe;
 mod files;
 mod orders;

@@ -18,6 +18,7 @@ use crate::orders::registrar::{self, UNTIL_MATCHED};
 use crate::routing::Rule;
 
 use super::Config;
+use super::commitment::{self, CommitmentSection};
 use super::read::Document;
 use super::reader::Section;
 use super::sections::ServerTls;
@@ -35,6 +36,8 @@ pub struct OrdersSection {
     pub zone: TimeZone,
     /// `[orders.hl7]`; `None`: no orders come by HL7.
     pub hl7: Option<Hl7Section>,
+    /// `[orders.commitment]`.
+    pub commitment: CommitmentSection,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -64,7 +67,8 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
     let patient_issuer = s.maybe("patient_issuer", text).unwrap_or_default();
     let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
     let hl7 = s.maybe_table("hl7", hl7);
-    Some(OrdersSection { rules, patient_issuer, zone, hl7 })
+    let commitment = s.table("commitment", commitment::section);
+    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment })
 }
 
 fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
@@ -161,6 +165,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
             "settle: 1 day, quiet: 30, overdue: 365 at most",
         );
     }
+    commitment::check(&orders.commitment, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");

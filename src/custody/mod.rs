@@ -25,6 +25,7 @@ mod body;
 mod custodian;
 mod deliver;
 mod fact;
+pub mod holding;
 mod holds;
 mod leap;
 mod ledger;

@@ -39,6 +39,9 @@ pub enum Book {
     /// Reports and their versions.
     #[n(1)]
     Reports,
+    /// Storage commitment: what was asked, and what was answered.
+    #[n(2)]
+    Commitments,
 }
 
 /// One entry.

@@ -31,6 +31,7 @@ use crate::delivery::Destination;
 use crate::intake;
 use crate::metrics::Metrics;
 use crate::ops;
+use crate::orders::commitment;
 use crate::orders::registrar;
 use crate::tunnel::{self, Tunnel};
 
@@ -247,13 +248,14 @@ impl Node {
         };
         self.addresses.dicom = plain.as_ref().and_then(|l| l.local_addr().ok());
         self.addresses.dicom_tls = tls.as_ref().and_then(|(l, _)| l.local_addr().ok());
+        let services = self.services();
         let config = Arc::new(ArcSwap::from_pointee(section));
         self.intake_config = Some(config.clone());
         let intake = Arc::new(intake::Intake {
             config,
             custody: self.custody.clone(),
             router,
-            services: self.services(),
+            services,
             metrics: self.metrics.clone(),
         });
         let listeners = intake::Listeners { plain, tls };
@@ -263,9 +265,14 @@ impl Node {
     }
 
     /// Who performs the services beside storage: whoever keeps orders.
-    fn services(&self) -> Option<Arc<dyn intake::Services>> {
+    fn services(&mut self) -> Option<Arc<dyn intake::Services>> {
         let desk = self.view.orders.clone()?;
-        Some(Arc::new(services::Evidence(desk)))
+        let (custody, metrics) = (self.custody.clone(), self.metrics.clone());
+        let end = self.asking.clone();
+        let config = self.config.committer()?;
+        let (committer, task) = commitment::start(config, custody, desk.clone(), metrics, end);
+        self.tasks.push(task);
+        Some(Arc::new(services::Evidence { desk, committer }))
     }
 
     fn serve_ops(&mut self, pages: TcpListener, control: UnixListener) {

@@ -1,20 +1,39 @@
-//! Gives the registrar the evidence that modalities and archives bring: performed procedure steps
-//! and availability notices.
+//! Gives the registrar the evidence that modalities and archives bring, performed procedure steps
+//! and availability notices, and the committer what modalities ask for.
 //!
-//! Storage commitment and worklist queries are accepted by the intake and refused here, with words,
-//! until this node can keep that promise.
+//! Worklist queries are accepted by the intake and refused here, with words, until this node can
+//! answer them.
+
+use std::pin::Pin;
 
 use crate::dicom::availability::Notice;
-use crate::dicom::commitment::Asked;
+use crate::dicom::commitment::{Asked, Outcome};
 use crate::dicom::fault::Fault;
 use crate::intake::Services;
 use crate::intake::services::{Caller, Matches, NewStep, Reply, Reporter, StepChange};
+use crate::orders::commitment::{Asker, Committer, OnAssociation};
 use crate::orders::registrar::{Desk, Step};
 
 use dicom_object::InMemDicomObject;
 
-/// Hands evidence to the registrar.
-pub(super) struct Evidence(pub(super) Desk);
+/// Hands evidence to the registrar, and requests to the committer.
+pub(super) struct Evidence {
+    pub(super) desk: Desk,
+    pub(super) committer: Committer,
+}
+
+impl OnAssociation for Reporter {
+    fn is_open(&self) -> bool {
+        Self::is_open(self)
+    }
+
+    fn report(
+        self: Box<Self>,
+        outcome: Outcome,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+        Box::pin(async move { Self::report(&self, outcome).await.map_err(|e| e.to_string()) })
+    }
+}
 
 impl Services for Evidence {
     fn create_step(&self, caller: Caller, step: NewStep) -> Reply<'_, ()> {
@@ -25,7 +44,7 @@ impl Services for Evidence {
             attributes: step.attributes,
             caller: caller.calling.to_string(),
         };
-        Box::pin(self.0.step(step))
+        Box::pin(self.desk.step(step))
     }
 
     fn set_step(&self, caller: Caller, change: StepChange) -> Reply<'_, ()> {
@@ -36,15 +55,16 @@ impl Services for Evidence {
             attributes: change.attributes,
             caller: caller.calling.to_string(),
         };
-        Box::pin(self.0.step(step))
+        Box::pin(self.desk.step(step))
     }
 
-    fn commit(&self, _: Caller, _: Asked, _: Reporter) -> Reply<'_, ()> {
-        Box::pin(async { Err(Fault::failed("storage commitment is not offered here yet")) })
+    fn commit(&self, caller: Caller, asked: Asked, reporter: Reporter) -> Reply<'_, ()> {
+        let asker = Asker { calling: caller.calling, called: caller.called };
+        Box::pin(self.committer.commit(asker, asked, Box::new(reporter)))
     }
 
     fn announce(&self, caller: Caller, notice: Notice) -> Reply<'_, ()> {
-        Box::pin(self.0.announce(notice, caller.calling.to_string()))
+        Box::pin(self.desk.announce(notice, caller.calling.to_string()))
     }
 
     fn worklist(&self, _: Caller, _: InMemDicomObject) -> Reply<'_, Matches> {

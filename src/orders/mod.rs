@@ -1,6 +1,6 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure but for [`registrar`]: no I/O, no tasks, no clock; time and events come as arguments,
+//! Pure but for [`registrar`] and [`commitment`]: no I/O, no tasks, no clock; time and events come as arguments,
 //! decisions go out as values. The registrar owns all of this state, stores it durably in custody,
 //! and acts.
 //!
@@ -18,6 +18,7 @@
 //! Wall time is what these rules reckon with, because what they compare outlives the process. A
 //! clock that leaps can make a verdict early or late; it moves no image and deletes nothing.
 
+pub mod commitment;
 pub mod evidence;
 pub mod history;
 pub mod identifier;

@@ -246,8 +246,17 @@ impl Drop for Storescp {
 
 /// A modality does these steps on one association (see `tests/foreign/modality.py`); its answers.
 pub(crate) fn modality(port: u16, steps: &serde_json::Value) -> Vec<serde_json::Value> {
+    modality_with(port, &[], steps)
+}
+
+/// The same with options.
+pub(crate) fn modality_with(
+    port: u16,
+    options: &[&str],
+    steps: &serde_json::Value,
+) -> Vec<serde_json::Value> {
     let mut command = python("modality.py");
-    command.arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(port.to_string()).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("a modality that starts");
     let mut input = child.stdin.take().expect("its input");
     std::io::Write::write_all(&mut input, steps.to_string().as_bytes()).expect("a reader");

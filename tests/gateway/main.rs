@@ -6,6 +6,7 @@ mod answers;
 mod attack;
 mod both_ends;
 mod chance;
+mod commitment;
 mod control;
 mod crash;
 mod damage;

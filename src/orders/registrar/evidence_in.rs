@@ -1,4 +1,5 @@
-//! Evidence in: performed procedure steps, availability notices, key objects.
+//! Evidence in: performed procedure steps, requests for commitment, availability notices, key
+//! objects.
 //!
 //! What is said of a study is kept as it is told, one entry for each time that something new is
 //! said, and joined when the study is read. A long list is kept in parts of [`PART_REFERENCES`], so
@@ -49,6 +50,19 @@ pub struct Step {
     pub attributes: InMemDicomObject,
     /// The AE title that says so.
     pub caller: String,
+}
+
+/// What a modality wants committed of one study: it says that these images exist.
+#[derive(Debug, Clone)]
+pub struct CommitmentList {
+    /// Transaction UID.
+    pub transaction: String,
+    /// The AE title that asks.
+    pub caller: String,
+    /// Study Instance UID.
+    pub study: String,
+    /// The images.
+    pub instances: Vec<Referenced>,
 }
 
 fn references(all: &[Referenced]) -> Vec<Reference> {
@@ -220,6 +234,22 @@ impl Registrar {
         }
         self.changed(id);
         Ok(())
+    }
+
+    /// A modality asks for images to be committed.
+    pub(super) async fn commitment_asked(
+        &mut self,
+        list: CommitmentList,
+        now: Timestamp,
+    ) -> Result<Result<(), Fault>, Stopped> {
+        let id = StudyRef { origin: self.config.node.clone(), study: list.study };
+        // A request does not say of which series its images are.
+        let all = SeriesList { series: String::new(), instances: references(&list.instances) };
+        let name = (format!("commitment:{}", list.transaction), list.caller);
+        let said = |lists| Said::Commitment { lists };
+        let heard = self.hear_of(&id, (&name.0, &name.1), vec![all], said, now).await?;
+        self.judge_study(&id, now).await?;
+        Ok(heard.map_err(|_| Fault::failed("the list cannot be kept just now")))
     }
 
     /// An archive says what it has of a study.

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
 pub use enter::NewOrder;
-pub use evidence_in::Step;
+pub use evidence_in::{CommitmentList, Step};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Row};
@@ -132,6 +132,7 @@ pub(in crate::orders) enum Call {
     Counts { reply: Answer<Counts> },
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
     Announce { notice: Notice, caller: String, reply: oneshot::Sender<Result<(), Fault>> },
+    Commitment { list: CommitmentList, reply: oneshot::Sender<Result<(), Fault>> },
 }
 
 /// Where others ask the registrar. Cheap to clone.
@@ -266,6 +267,15 @@ impl Desk {
     /// The response to give; nothing has changed.
     pub async fn announce(&self, notice: Notice, caller: String) -> Result<(), Fault> {
         self.tell(|reply| Call::Announce { notice, caller, reply }).await
+    }
+
+    /// A modality has asked for these images of a study to be committed.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed.
+    pub async fn commitment(&self, list: CommitmentList) -> Result<(), Fault> {
+        self.tell(|reply| Call::Commitment { list, reply }).await
     }
 
     /// How many cases are how; without patient data.
@@ -497,6 +507,9 @@ impl Registrar {
             Call::Step { step, reply } => evidence_in::later(reply, self.step(*step, now).await?),
             Call::Announce { notice, caller, reply } => {
                 evidence_in::later(reply, self.announced(notice, &caller, now).await?)
+            }
+            Call::Commitment { list, reply } => {
+                evidence_in::later(reply, self.commitment_asked(list, now).await?)
             }
         })
     }
