@@ -118,6 +118,16 @@ fn words(s: &StatusDocument) -> String {
         "unrouted {}, conflicts {}, associations {}\n",
         spool.unrouted, spool.conflicts, s.associations
     ));
+    if let Some(orders) = &s.orders {
+        out.push_str(&format!(
+            "orders: {} open, {} overdue; {} studies short of {} images, {} without an order\n",
+            orders.orders.values().sum::<u64>(),
+            orders.overdue,
+            orders.short,
+            orders.missing_instances,
+            orders.unmatched
+        ));
+    }
     if let Some(leap) = &spool.clock_leap {
         out.push_str(&format!("  ! {leap}: nothing is deleted until `spool confirm-clock`\n"));
     }

@@ -1,5 +1,7 @@
 //! The status document: what `hikyaku status --json` and `/status` give. Without patient data.
 
+use std::time::Duration;
+
 use crate::cargo::{DestinationName, NodeName};
 use crate::clock::Timestamp;
 use crate::custody::Summary;
@@ -7,6 +9,9 @@ use crate::custody::state::StateName;
 
 use super::View;
 use crate::orders::registrar::Counts;
+
+/// Longest wait for the counts of orders, such as while the ledger is being rebuilt.
+const COUNTS_TIME: Duration = Duration::from_secs(1);
 
 /// A node at a glance.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -135,7 +140,10 @@ impl Status {
             destinations: destinations(view, &summary),
             peers: peers(view),
             orders: match &view.orders {
-                Some(desk) => desk.counts().await.ok(),
+                Some(desk) => {
+                    let counts = tokio::time::timeout(COUNTS_TIME, desk.counts()).await;
+                    counts.ok().and_then(Result::ok)
+                }
                 None => None,
             },
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),

@@ -10,8 +10,8 @@
 //!   lacks; a study that is not in memory is read once, with all of its instances.
 //!
 //! Limits: [`CALLS_MAX`] calls wait; a turn takes [`TURN_CALLS_MAX`] of them, [`ARRIVALS_MAX`]
-//! arrivals and [`DUE_MAX`] cases that are due. Memory: the open cases ([`roll`]), and the studies
-//! last looked at ([`cases`]).
+//! arrivals and [`DUE_MAX`] cases that are due. Memory: the open cases (`roll`), and the studies
+//! last looked at (`cases`).
 //!
 //! A turn that custody cannot write is answered with no, leaves no trace, and is taken up again
 //! from what is durable.
