@@ -385,7 +385,11 @@ impl<'a> Facts<'a> {
         out
     }
 
+    /// Told until a person has said where the study belongs.
     fn wrong_worklist_entry(&self) -> Option<Finding> {
+        if matches!(self.case.matched, Some(Match::Order { by: By::Person, .. })) {
+            return None;
+        }
         let wrong = self.steps.iter().filter(|(_, status, reason)| {
             *status == StepStatus::Discontinued && *reason == WRONG_WORKLIST_ENTRY
         });

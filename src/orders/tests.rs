@@ -114,12 +114,20 @@ fn two_steps_of_one_study_one_discontinued_are_united() {
 }
 
 #[test]
-fn a_step_discontinued_for_a_wrong_worklist_entry_holds_the_study() {
+fn a_step_discontinued_for_a_wrong_worklist_entry_holds_the_study_until_a_person_links_it() {
     let v =
         judged(&[step("1", StepStatus::Discontinued, "110514", 0..1), Event::Image(image(0, 0))]);
     assert_eq!(v.headline().what, What::WrongWorklistEntry);
     assert_eq!(v.hold, Some(What::WrongWorklistEntry));
     assert_eq!(v.progress().what, What::Complete);
+    let (_, tally) =
+        account(&[step("1", StepStatus::Discontinued, "110514", 0..1), Event::Image(image(0, 0))]);
+    let order = order(0);
+    let doubts = Doubts { patient: Agreement::Same, accession: Agreement::Same };
+    let matched = Match::Order { order: order.key.clone(), by: By::Person, doubts };
+    let case = Case { order: Some(&order), matched: Some(&matched), tally: &tally, settled: None };
+    let linked = judge(&case, &Rules::default(), Timestamp(1_000_000));
+    assert_eq!((linked.headline().what, linked.hold), (What::Complete, None));
     let nothing = judged(&[step("1", StepStatus::Discontinued, "110513", 0..0)]);
     assert_eq!(nothing.progress().what, What::Discontinued);
 }

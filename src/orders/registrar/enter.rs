@@ -219,6 +219,8 @@ impl Registrar {
         }
         let heard = self.hear_at(now);
         let sent = message::time(&header.sent_at, &self.config.zone, false).unwrap_or(heard);
+        // A clock ahead of ours would overrule what a person says here later.
+        let sent = sent.min(heard);
         let stamp = Stamp { sent, heard, id };
         let source = format!("{}^{}", header.sending_application, header.sending_facility);
         match said {
