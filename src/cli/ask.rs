@@ -253,6 +253,8 @@ pub(super) struct Study {
     /// Study Instance UID
     study: String,
     #[command(flatten)]
+    tongue: super::orders::Tongue,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -272,7 +274,7 @@ impl Study {
             return print_json(&serde_json::json!({ "cases": cases, "cargo": cargo }));
         }
         for case in &cases {
-            say(&format!("{}\n", super::orders::case_words(case)))?;
+            say(&format!("{}\n", super::orders::case_words(case, self.tongue.key())))?;
         }
         match cargo.is_empty() {
             true => Ok(()),

@@ -1,5 +1,7 @@
 //! `hikyaku order`, `orders`, `missing`, `link`: what is known of orders, and what lacks.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -7,6 +9,28 @@ use serde_json::{Value, json};
 use super::ask::{ask, cell};
 use super::table::{say, table};
 use super::{Failure, Outcome, Target, print_json};
+
+/// In which language sentences are told.
+#[derive(Debug, Args)]
+pub(super) struct Tongue {
+    /// Language of the sentences: en or ja. Default: that of the environment
+    #[arg(long, value_name = "LANGUAGE", value_parser = ["en", "ja"])]
+    language: Option<String>,
+}
+
+impl Tongue {
+    /// The key of a sentence's text in answers of the node.
+    pub(super) fn key(&self) -> &'static str {
+        let environment = || {
+            let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+            ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(set)
+        };
+        match self.language.clone().or_else(environment) {
+            Some(language) if language.starts_with("ja") => "ja",
+            _ => "en",
+        }
+    }
+}
 
 /// `hikyaku order …`
 #[derive(Debug, Subcommand)]
@@ -101,6 +125,8 @@ pub(super) struct Show {
     /// Order number
     number: String,
     #[command(flatten)]
+    tongue: Tongue,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -115,6 +141,8 @@ pub(super) struct Orders {
     #[arg(long, default_value_t = 1000)]
     limit: usize,
     #[command(flatten)]
+    tongue: Tongue,
+    #[command(flatten)]
     target: Target,
 }
 
@@ -124,6 +152,8 @@ pub(super) struct Missing {
     /// At most this many
     #[arg(long, default_value_t = 1000)]
     limit: usize,
+    #[command(flatten)]
+    tongue: Tongue,
     #[command(flatten)]
     target: Target,
 }
@@ -200,11 +230,12 @@ impl Show {
         if self.target.json {
             return print_json(&orders);
         }
-        say(&orders.iter().map(order_words).collect::<Vec<_>>().join("\n\n"))
+        let told = orders.iter().map(|order| order_words(order, self.tongue.key()));
+        say(&told.collect::<Vec<_>>().join("\n\n"))
     }
 }
 
-fn order_words(order: &Value) -> String {
+fn order_words(order: &Value, tongue: &str) -> String {
     let (key, c) = (&order["key"], &order["content"]);
     let mut out = format!(
         "order {} of {}: {}\n",
@@ -238,15 +269,20 @@ fn order_words(order: &Value) -> String {
             out.push_str(&format!("  {name}: {}\n", value.replace('\n', "\n    ")));
         }
     }
-    if let Some(reason) = order["standing"]["reason"]["en"].as_str() {
-        out.push_str(&format!("  {reason}\n"));
+    if order["standing"].is_object() {
+        out.push_str(&told(&order["standing"], tongue));
     }
     for study in order["studies"].as_array().into_iter().flatten() {
-        let reason = cell(&study["reason"]["en"]);
-        out.push_str(&format!("  study {}: {reason}\n", cell(&study["study"])));
+        out.push_str(&format!("  study {}:\n{}", cell(&study["study"]), told(study, tongue)));
     }
     out.push_str(&events(&order["story"]));
     out.trim_end().to_owned()
+}
+
+/// Why it is so, and what to do next.
+fn told(of: &Value, tongue: &str) -> String {
+    let (reason, action) = (cell(&of["reason"][tongue]), cell(&of["action"][tongue]));
+    format!("  {reason}\n    -> {action}\n")
 }
 
 /// What happened, one line each.
@@ -260,11 +296,11 @@ fn events(story: &Value) -> String {
 }
 
 /// The story of a study, for `hikyaku study`.
-pub(super) fn case_words(case: &Value) -> String {
+pub(super) fn case_words(case: &Value, tongue: &str) -> String {
     let mut out = format!("study {} of {}\n", cell(&case["study"]), cell(&case["origin"]));
     for finding in case["findings"].as_array().into_iter().flatten() {
-        let reason = cell(&finding["reason"]["en"]);
-        out.push_str(&format!("  {}: {reason}\n", cell(&finding["what"])));
+        let what = cell(&finding["what"]);
+        out.push_str(&format!("  {what}: {}", told(finding, tongue).trim_start_matches(' ')));
     }
     for missing in case["missing"].as_array().into_iter().flatten() {
         out.push_str(&format!("  lacks {} ({})\n", cell(&missing["sop"]), cell(&missing["by"])));
@@ -284,7 +320,7 @@ impl Orders {
         if rows.is_empty() {
             return say("no open orders");
         }
-        say(&of_rows(&rows))
+        say(&of_rows(&rows, self.tongue.key()))
     }
 }
 
@@ -295,7 +331,7 @@ impl Missing {
         match self.target.json {
             true => print_json(&rows)?,
             false if rows.is_empty() => return say("nothing is missing"),
-            false => say(&of_rows(&rows))?,
+            false => say(&of_rows(&rows, self.tongue.key()))?,
         }
         match rows.len() {
             0 => Ok(()),
@@ -304,7 +340,7 @@ impl Missing {
     }
 }
 
-fn of_rows(rows: &[Value]) -> String {
+fn of_rows(rows: &[Value], tongue: &str) -> String {
     let row = |r: &Value| {
         let n = match r["expected"].as_u64() {
             Some(m) => format!("{}/{m}", cell(&r["arrived"])),
@@ -319,11 +355,19 @@ fn of_rows(rows: &[Value]) -> String {
             cell(&r["modality"]),
             cell(&r["since"]),
             cell(&r["study"]),
-            cell(&r["reason"]["en"]),
+            cell(&r["reason"][tongue]),
         ]
     };
     let head = ["STATE", "IMAGES", "ORIGIN", "ORDER", "ACCESSION", "MOD", "SINCE", "STUDY", "WHY"];
-    table(&head, &rows.iter().map(row).collect::<Vec<_>>())
+    let mut out = table(&head, &rows.iter().map(row).collect::<Vec<_>>());
+    // The same for all that stand alike: below the table, once.
+    let next: BTreeSet<String> = rows
+        .iter()
+        .map(|r| format!("{}: {}", cell(&r["headline"]), cell(&r["action"][tongue])))
+        .collect();
+    out.push_str("\n\n");
+    out.push_str(&next.into_iter().collect::<Vec<_>>().join("\n"));
+    out
 }
 
 impl Link {

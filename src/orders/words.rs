@@ -20,8 +20,7 @@ pub enum Language {
 macro_rules! words {
     ($($n:literal $name:ident $word:literal $en:literal $ja:literal)*) => {
         /// Which sentence.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        #[serde(rename_all = "kebab-case")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Word {
             $(#[doc = $en] $name = $n,)*
         }
@@ -224,6 +223,13 @@ impl<C> Encode<C> for Word {
         _: &mut C,
     ) -> Result<(), encode::Error<W::Error>> {
         e.u32(*self as u32)?.ok()
+    }
+}
+
+impl Serialize for Word {
+    /// As the sentence that it is.
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        Sentence::from(*self).serialize(s)
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::foreign::modality;
 use crate::sender::{Association, Object, new_study};
-use crate::site::{Node, Plan, Port, Site, until};
+use crate::site::{Node, Plan, Port, Site, text, until};
 
 const MPPS: &str = "1.2.840.10008.3.1.2.3.3";
 const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
@@ -94,8 +94,12 @@ fn an_image_that_the_step_lists_and_that_never_came_is_named_until_it_comes() {
     let lacks = Object::new(&study, 20, 8).sop;
     assert_eq!((&short["missing"], &short["lacking"]), (&json!(1), &json!([lacks])), "{short}");
     assert_eq!(short["grade"], "mpps");
-    let missing = node.cli(&["missing"]);
+    let missing = node.cli(&["missing", "--language", "en"]);
     assert_eq!(missing.status.code(), Some(4));
+    let told = text(&missing.stdout);
+    assert!(told.contains("short: Ask the source for the missing images"), "{told}");
+    let told = text(&node.cli(&["study", &study, "--language", "ja"]).stdout);
+    assert!(told.contains("-> 送信元に不足画像を照会してください"), "{told}");
     until("the metrics say so", || {
         ["hikyaku_missing_instances", "hikyaku_short_studies"]
             .iter()
