@@ -412,6 +412,27 @@ pub struct Assignment {
 pub const TEXT_LENGTH_MAX: usize = 256;
 
 impl Envelope {
+    /// Of cargo that a node has made itself: nothing that a peer has sent, routine.
+    pub fn of_ours(kind: CargoKind, identity: Identity, length: u64, now: Timestamp) -> Self {
+        Self {
+            kind,
+            identity,
+            length,
+            urgency: Urgency::Routine,
+            received_at: now,
+            calling_ae: String::new(),
+            called_ae: String::new(),
+            sop_class: String::new(),
+            transfer_syntax: String::new(),
+            study: String::new(),
+            series: String::new(),
+            modality: String::new(),
+            accession: String::new(),
+            patient_id: String::new(),
+            flags: Vec::new(),
+        }
+    }
+
     /// What studies are keyed by: two hospitals never merge.
     pub fn study_key(&self) -> StudyKey {
         StudyKey::of(&self.identity.origin, &self.study)

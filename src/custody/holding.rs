@@ -3,23 +3,22 @@
 use super::Custody;
 use super::custodian::{Custodian, LedgerState};
 use super::ledger::LedgerError;
-use super::rows::{Versions, identity_key, versions_key};
+use super::rows::{CargoId, DutyRow, Versions, identity_key, versions_key};
 use super::state::StateName;
 use crate::cargo::{DestinationName, Identity, NodeName, Sha256};
 
 /// Instances of one look, so that a long list does not keep others waiting.
 const LOOK_MAX: usize = 128;
 
-/// An instance in custody: the version of it that came first.
+/// An instance in custody. Where other bytes came under its UID, the duties of all versions: which
+/// of them a peer means, it does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
     /// SOP Class UID; empty when its bytes have been given back.
     pub sop_class: String,
     /// Study Instance UID; empty likewise.
     pub study: String,
-    /// Its bytes are here.
-    pub present: bool,
-    /// No rule has given it a destination yet.
+    /// No rule has given it, or a version of it, a destination yet.
     pub unrouted: bool,
     /// How each duty stands.
     pub duties: Vec<(DestinationName, StateName)>,
@@ -32,26 +31,27 @@ impl Custodian {
             Identity { origin: origin.clone(), key: key.to_owned(), sha256: Sha256([0; 32]) };
         let versions = versions_key(&identity_key(&of_any_bytes));
         let Some(versions) = view.ledger.get::<Versions>(&versions)? else { return Ok(None) };
+        let mut found: Option<Holding> = None;
         for version in &versions.0 {
-            let id = super::rows::CargoId(version.cargo);
+            let id = CargoId(version.cargo);
             let LedgerState::Ready(view) = &self.ledger else { return Ok(None) };
             let Some(row) = view.cargo(id)? else { continue };
-            let duty =
-                |d: &super::rows::DutyRow| (view.name(d.destination).clone(), d.state.name());
-            let mut holding = Holding {
-                sop_class: String::new(),
-                study: String::new(),
-                present: row.present,
-                unrouted: row.is_unrouted(),
-                duties: row.duties.iter().map(duty).collect(),
-            };
-            if let Some((head, ..)) = self.head_of(id) {
-                holding.sop_class = head.envelope.sop_class;
-                holding.study = head.envelope.study;
+            let duty = |d: &DutyRow| (view.name(d.destination).clone(), d.state.name());
+            let duties: Vec<_> = row.duties.iter().map(duty).collect();
+            match &mut found {
+                Some(first) => {
+                    first.unrouted |= row.is_unrouted();
+                    first.duties.extend(duties);
+                }
+                None => {
+                    let head = self.head_of(id).map(|(head, ..)| head.envelope);
+                    let (sop_class, study) =
+                        head.map(|e| (e.sop_class, e.study)).unwrap_or_default();
+                    found = Some(Holding { sop_class, study, unrouted: row.is_unrouted(), duties });
+                }
             }
-            return Ok(Some(holding));
         }
-        Ok(None)
+        Ok(found)
     }
 }
 

@@ -115,27 +115,12 @@ impl Custodian {
     fn write_note(&mut self, origin: &NodeName, note: &Note) -> bool {
         let body = Assembled::from_bytes(fact::encode(note));
         let sha256 = body.sha256();
-        let envelope = Envelope {
-            kind: CargoKind::Note,
-            identity: Identity {
-                origin: self.config.node.clone(),
-                key: format!("note-{}", self.peek_id().0),
-                sha256,
-            },
-            length: body.len(),
-            urgency: Urgency::Routine,
-            received_at: clock::wall(),
-            calling_ae: String::new(),
-            called_ae: String::new(),
-            sop_class: String::new(),
-            transfer_syntax: String::new(),
-            study: String::new(),
-            series: String::new(),
-            modality: String::new(),
-            accession: String::new(),
-            patient_id: String::new(),
-            flags: Vec::new(),
+        let identity = Identity {
+            origin: self.config.node.clone(),
+            key: format!("note-{}", self.peek_id().0),
+            sha256,
         };
+        let envelope = Envelope::of_ours(CargoKind::Note, identity, body.len(), clock::wall());
         let to = vec![Assignment {
             destination: DestinationName::from(origin),
             urgency: Urgency::Routine,

@@ -9,6 +9,7 @@ use crate::cargo::{CargoKind, Sha256};
 
 mod arrivals;
 mod cut;
+mod holding;
 mod register;
 
 fn name<T: std::str::FromStr>(s: &str) -> T

@@ -1,12 +1,10 @@
 //! Orders and verdicts at both ends: what the hospital knows, the reading centre knows too, and
 //! says nothing that its own custody does not bear out.
 
-use std::ops::Range;
-
 use serde_json::Value;
 
 use crate::hl7::{Order, Ris};
-use crate::sender::{Association, Object, new_study};
+use crate::sender::{new_study, send_study};
 use crate::site::{HOSPITAL, Node, Port, READING, Site, until};
 
 struct Pair {
@@ -30,21 +28,6 @@ impl Pair {
             .start();
         Self { hospital, reading }
     }
-}
-
-fn send(node: &Node, study: &str, images: Range<u64>) {
-    let mut association = Association::open(node.port(Port::Dicom)).expect("an association");
-    for n in images {
-        let object = Object::new(study, n, 600);
-        assert_eq!(association.store(&object), Ok(0), "{}", object.sop);
-    }
-}
-
-/// How a node says that a study stands; null when it knows nothing of it.
-fn standing(node: &Node, study: &str) -> Value {
-    let output = node.cli(&["study", study, "--json"]);
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    found["cases"][0]["standing"].clone()
 }
 
 fn orders(node: &Node, number: &str) -> Value {
@@ -85,28 +68,26 @@ fn the_reading_centre_does_not_say_complete_before_its_own_custody_has_all() {
     let order = Order { study: &study, ..Order::default() };
     assert_eq!(Ris::connect(&hospital).ask(&order.write()), "AA");
     reading.stop();
-    send(&hospital, &study, 1..4);
+    send_study(&hospital, &study, 1..4);
     let owed = hospital.ask(&["queue", "list", "--study", &study]);
     let cargo = owed[1]["cargo"].to_string();
     assert!(hospital.cli(&["queue", "hold", "--cargo", &cargo]).status.success());
     until("the hospital presumes it complete", || {
-        standing(&hospital, &study)["progress"] == "presumed-complete"
+        hospital.standing(&study)["progress"] == "presumed-complete"
     });
     reading.start();
     until("two of three are there", || {
-        let s = standing(&reading, &study);
+        let s = reading.standing(&study);
         s["arrived"] == 2 && s["expected"] == 3
     });
-    let there = standing(&reading, &study);
+    let there = reading.standing(&study);
     assert_eq!(there["progress"], "arriving", "{there}");
     assert_eq!(there["lacking"].as_array().map(Vec::len), Some(1), "{there}");
     // It is so after a restart, too.
     reading.restart();
-    assert_eq!(standing(&reading, &study)["progress"], "arriving");
+    assert_eq!(reading.standing(&study)["progress"], "arriving");
     assert!(hospital.cli(&["queue", "release", "--cargo", &cargo]).status.success());
-    until("now it says so itself", || {
-        standing(&reading, &study)["progress"] == "presumed-complete"
-    });
+    until("now it says so itself", || reading.standing(&study)["progress"] == "presumed-complete");
     let found = reading.ask(&["study", &study]);
     assert_eq!(found["cases"][0]["matched"]["order"]["number"], "P1", "{found}");
     hospital.wait_count(READING, "owed", 0);
@@ -119,11 +100,11 @@ fn what_the_hospital_finds_wrong_stands_in_the_reading_centres_list_and_goes_whe
     let study = new_study();
     let order = Order { study: &study, patient: "4711", ..Order::default() };
     assert_eq!(Ris::connect(&hospital).ask(&order.write()), "AA");
-    send(&hospital, &study, 1..3);
+    send_study(&hospital, &study, 1..3);
     until("both list the mismatch", || {
         [&hospital, &reading]
             .iter()
-            .all(|node| standing(node, &study)["headline"] == "patient-mismatch")
+            .all(|node| node.standing(&study)["headline"] == "patient-mismatch")
     });
     assert_eq!(reading.cli(&["missing"]).status.code(), Some(4));
     let merge = "MSH|^~\\&|RIS|EAST|HIKYAKU|X|||ADT^A40^ADT_A39|9|P|2.5\rPID|||ORACLE\rMRG|4711\r";

@@ -9,18 +9,10 @@ use serde_json::{Value, json};
 
 use crate::foreign::{modality, modality_with};
 use crate::ports;
-use crate::sender::{Association, Object, new_study};
+use crate::sender::{Object, new_study, send_study};
 use crate::site::{Node, Port, Site, until};
 
 const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
-
-fn send(node: &Node, study: &str, images: Range<u64>) {
-    let mut association = Association::open(node.port(Port::Dicom)).expect("an association");
-    for n in images {
-        let object = Object::new(study, n, 600);
-        assert_eq!(association.store(&object), Ok(0), "{}", object.sop);
-    }
-}
 
 fn sops(study: &str, images: Range<u64>) -> Vec<String> {
     images.map(|n| Object::new(study, n, 8).sop).collect()
@@ -64,7 +56,7 @@ fn success_comes_on_the_same_association_and_not_before_the_reading_centre_has_s
     let reading = site.reading().folder_destination("pacs").route_all("pacs").write();
     let hospital = site.hospital(reading.port(Port::Tunnel)).orders().start();
     let study = new_study();
-    send(&hospital, &study, 1..6);
+    send_study(&hospital, &study, 1..6);
     let wanted = sops(&study, 1..6);
     let steps = json!([request("1.5.1", &wanted), { "do": "events", "n": 1 }]);
     let modality = asking(&hospital, &[], steps);
@@ -94,7 +86,7 @@ fn a_request_outlives_kills_and_its_answer_comes_with_the_roles_reversed_until_i
         .table("orders.commitment.report_to", &report_to)
         .start();
     let study = new_study();
-    send(&hospital, &study, 1..4);
+    send_study(&hospital, &study, 1..4);
     let wanted = sops(&study, 1..4);
     let lines = modality(hospital.port(Port::Dicom), &json!([request("1.5.2", &wanted)]));
     assert_eq!(lines[0]["status"], "0000");
@@ -128,7 +120,7 @@ fn what_was_never_sent_fails_by_name_and_is_missing_from_its_study_until_it_come
         .route_all("folder")
         .start();
     let study = new_study();
-    send(&node, &study, 1..4);
+    send_study(&node, &study, 1..4);
     let wanted = sops(&study, 1..5);
     let steps = json!([request("1.5.3", &wanted), { "do": "events", "n": 1 }]);
     let lines = modality(node.port(Port::Dicom), &steps);
@@ -138,15 +130,11 @@ fn what_was_never_sent_fails_by_name_and_is_missing_from_its_study_until_it_come
     assert_eq!(named(event, "FailedSOPSequence"), wanted[3..]);
     let reason = &event["data"]["FailedSOPSequence"][0]["FailureReason"];
     assert_eq!(*reason, 0x0112.to_string());
-    let standing = || {
-        let output = node.cli(&["study", &study, "--json"]);
-        let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        found["cases"][0]["standing"].clone()
-    };
+    let standing = || node.standing(&study);
     until("the study is short", || standing()["progress"] == "short");
     assert_eq!(standing()["lacking"], json!([wanted[3]]), "{}", standing());
     assert_eq!(standing()["grade"], "commitment");
-    send(&node, &study, 4..5);
+    send_study(&node, &study, 4..5);
     until("the study is complete", || standing()["progress"] == "complete");
 }
 
@@ -155,7 +143,7 @@ fn a_transaction_uid_that_was_used_before_commits_nothing() {
     let site = Site::new();
     let node = site.lone().orders().folder_destination("folder").route_all("folder").start();
     let study = new_study();
-    send(&node, &study, 1..3);
+    send_study(&node, &study, 1..3);
     let wanted = sops(&study, 1..3);
     let ask = || {
         let steps = json!([request("1.5.4", &wanted), { "do": "events", "n": 1 }]);
@@ -180,7 +168,7 @@ fn where_the_promise_is_custody_here_it_is_given_at_once() {
         .set("orders.commitment", "when = \"here\"")
         .start();
     let study = new_study();
-    send(&hospital, &study, 1..3);
+    send_study(&hospital, &study, 1..3);
     let steps = json!([request("1.5.5", &sops(&study, 1..3)), { "do": "events", "n": 1 }]);
     let lines = modality(hospital.port(Port::Dicom), &steps);
     assert_eq!(events(&lines)[0]["event"], 1, "{lines:?}");

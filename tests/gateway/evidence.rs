@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::foreign::modality;
-use crate::sender::{Association, Object, new_study};
+use crate::sender::{Object, new_study, send_study};
 use crate::site::{Node, Plan, Port, Site, text, until};
 
 const MPPS: &str = "1.2.840.10008.3.1.2.3.3";
@@ -62,23 +62,9 @@ fn ask(node: &Node, steps: &[Value]) -> Vec<String> {
     lines.iter().filter_map(|l| l["status"].as_str().map(str::to_owned)).collect()
 }
 
-fn send(node: &Node, study: &str, images: std::ops::Range<u64>) {
-    let mut association = Association::open(node.port(Port::Dicom)).expect("an association");
-    for n in images {
-        let object = Object::new(study, n, 600);
-        assert_eq!(association.store(&object), Ok(0), "{}", object.sop);
-    }
-}
-
-fn standing(node: &Node, study: &str) -> Value {
-    let output = node.cli(&["study", study, "--json"]);
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    found["cases"][0]["standing"].clone()
-}
-
 fn wait(node: &Node, study: &str, progress: &str) -> Value {
-    until(&format!("{study} is {progress}"), || standing(node, study)["progress"] == progress);
-    standing(node, study)
+    until(&format!("{study} is {progress}"), || node.standing(study)["progress"] == progress);
+    node.standing(study)
 }
 
 #[test]
@@ -88,7 +74,7 @@ fn an_image_that_the_step_lists_and_that_never_came_is_named_until_it_comes() {
     let study = new_study();
     let step = format!("{study}.99");
     assert_eq!(ask(&node, &[create(&step, &begun(&study))]), ["0000"]);
-    send(&node, &study, 1..20);
+    send_study(&node, &study, 1..20);
     assert_eq!(ask(&node, &[set(&step, &ended(&study, "COMPLETED", 1..21))]), ["0000"]);
     let short = wait(&node, &study, "short");
     let lacks = Object::new(&study, 20, 8).sop;
@@ -105,12 +91,12 @@ fn an_image_that_the_step_lists_and_that_never_came_is_named_until_it_comes() {
             .iter()
             .all(|name| node.metric(name, &[]) > 0.5)
     });
-    send(&node, &study, 20..21);
+    send_study(&node, &study, 20..21);
     wait(&node, &study, "complete");
     assert_eq!(node.cli(&["missing"]).status.code(), Some(0));
     // One more that nobody has listed makes it no less than it was, but not surely all.
-    send(&node, &study, 21..22);
-    until("it is not sure any more", || standing(&node, &study)["progress"] != "complete");
+    send_study(&node, &study, 21..22);
+    until("it is not sure any more", || node.standing(&study)["progress"] != "complete");
 }
 
 #[test]
@@ -136,7 +122,7 @@ fn a_step_that_was_answered_is_there_after_a_kill_and_never_changes_after_its_en
     std::fs::remove_dir_all(node.data().join("ledger")).expect("a ledger");
     node.start();
     assert_eq!(wait(&node, &study, "short")["expected"], 2);
-    send(&node, &study, 1..3);
+    send_study(&node, &study, 1..3);
     wait(&node, &study, "complete");
 }
 
@@ -146,7 +132,7 @@ fn two_steps_of_one_study_are_united_and_a_wrong_worklist_entry_is_told() {
     let node = plan(&site).start();
     let study = new_study();
     let steps = [format!("{study}.98"), format!("{study}.99")];
-    send(&node, &study, 1..3);
+    send_study(&node, &study, 1..3);
     let statuses = ask(
         &node,
         &[
@@ -166,7 +152,7 @@ fn two_steps_of_one_study_are_united_and_a_wrong_worklist_entry_is_told() {
     data["PerformedProcedureStepDiscontinuationReasonCodeSequence"] =
         json!([{ "CodeValue": "110514", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Wrong" }]);
     assert_eq!(ask(&node, &[create(&step, &begun(&wrong)), set(&step, &data)]), ["0000"; 2]);
-    until("it is told", || standing(&node, &wrong)["headline"] == "wrong-worklist-entry");
+    until("it is told", || node.standing(&wrong)["headline"] == "wrong-worklist-entry");
 }
 
 #[test]
@@ -179,5 +165,5 @@ fn a_long_list_is_kept_whole_and_the_verdict_on_a_large_study_does_not_keep_anyb
     assert_eq!(ask(&node, &[create(&step, &begun(&study)), set]), ["0000"; 2]);
     assert_eq!(wait(&node, &study, "short")["expected"], 10_000);
     node.restart();
-    assert_eq!(standing(&node, &study)["missing"], 10_000);
+    assert_eq!(node.standing(&study)["missing"], 10_000);
 }

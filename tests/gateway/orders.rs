@@ -4,19 +4,11 @@ use serde_json::Value;
 
 use crate::foreign::Scp;
 use crate::hl7::{Order, Ris, code, sample, samples};
-use crate::sender::{Association, Object, new_study};
-use crate::site::{Node, Plan, Port, Site, text, until};
+use crate::sender::{new_study, send_study};
+use crate::site::{Node, Plan, Site, text, until};
 
 fn plan(site: &Site) -> Plan {
     site.lone().orders().folder_destination("folder").route_all("folder")
-}
-
-fn send(node: &Node, study: &str, images: std::ops::Range<u64>) {
-    let mut association = Association::open(node.port(Port::Dicom)).expect("an association");
-    for n in images {
-        let object = Object::new(study, n, 600);
-        assert_eq!(association.store(&object), Ok(0), "{}", object.sop);
-    }
 }
 
 /// The one order of this number.
@@ -132,8 +124,8 @@ fn a_study_meets_its_order_whichever_comes_first_and_a_silence_presumes_it_compl
     let (first, second) = (new_study(), new_study());
     let mut ris = Ris::connect(&node);
     assert_eq!(ris.ask(&Order { study: &first, ..Order::default() }.write()), "AA");
-    send(&node, &first, 1..4);
-    send(&node, &second, 1..4);
+    send_study(&node, &first, 1..4);
+    send_study(&node, &second, 1..4);
     // Nobody has ordered the second study, so far.
     wait_headline(&node, &second, Some("no-order"));
     until("the metric says so", || node.metric("hikyaku_unmatched_studies", &[]) > 0.5);
@@ -175,7 +167,7 @@ fn an_order_without_images_is_overdue_until_it_is_cancelled() {
     let study = new_study();
     let again = Order { id: "3", control: "XO", study: &study, ..Order::default() };
     assert_eq!(ris.ask(&again.write()), "AA");
-    send(&node, &study, 1..2);
+    send_study(&node, &study, 1..2);
     wait_headline(&node, &study, Some("cancelled-with-images"));
 }
 
@@ -190,8 +182,8 @@ fn another_patient_under_an_order_is_a_mismatch_until_a_person_links_or_the_ris_
     };
     assert_eq!(ris.ask(&of("1", "P1", &wrong, "4711")), "AA");
     assert_eq!(ris.ask(&of("2", "P2", &merged, "4712")), "AA");
-    send(&node, &wrong, 1..2);
-    send(&node, &merged, 1..2);
+    send_study(&node, &wrong, 1..2);
+    send_study(&node, &merged, 1..2);
     wait_headline(&node, &wrong, Some("patient-mismatch"));
     wait_headline(&node, &merged, Some("patient-mismatch"));
     // The RIS says that 4712 is ORACLE.
@@ -214,7 +206,7 @@ fn a_person_enters_and_cancels_an_order_by_hand() {
     let study = new_study();
     let words = ["order", "add", "BY-HAND", "--study", &study, "--patient-id", "ORACLE"];
     assert!(node.cli(&words).status.success());
-    send(&node, &study, 1..2);
+    send_study(&node, &study, 1..2);
     until("it is matched", || case(&node, &study)["matched"]["match"] == "order");
     assert_eq!(order(&node, "BY-HAND")["studies"][0]["study"], study.as_str());
     let shown = text(&node.cli(&["order", "show", "BY-HAND"]).stdout);
@@ -246,7 +238,7 @@ fn images_wait_for_their_order_where_the_route_says_so_and_go_by_themselves_when
     std::fs::create_dir(site.path().join("folder")).expect("a folder");
     let node = site.lone().orders().folder_destination("folder").table("route", route).start();
     let study = new_study();
-    send(&node, &study, 1..4);
+    send_study(&node, &study, 1..4);
     node.wait_count("folder", "held", 3);
     wait_headline(&node, &study, Some("no-order"));
     node.kill();
@@ -256,7 +248,7 @@ fn images_wait_for_their_order_where_the_route_says_so_and_go_by_themselves_when
     assert_eq!(Ris::connect(&node).ask(&order.write()), "AA");
     node.wait_count("folder", "receipted", 3);
     // What comes later goes at once, too.
-    send(&node, &study, 4..6);
+    send_study(&node, &study, 4..6);
     node.wait_count("folder", "receipted", 5);
 }
 
@@ -270,7 +262,7 @@ fn another_patients_images_are_held_until_a_person_releases_or_links_them() {
     let study = new_study();
     let order = Order { study: &study, patient: "4711", ..Order::default() };
     assert_eq!(Ris::connect(&node).ask(&order.write()), "AA");
-    send(&node, &study, 1..4);
+    send_study(&node, &study, 1..4);
     node.wait_count("pacs", "held", 3);
     let duties = node.ask(&["queue", "list", "--state", "held"]);
     assert_eq!(duties[0]["duties"][0]["reason"], "patient-mismatch", "{duties}");
@@ -280,7 +272,7 @@ fn another_patients_images_are_held_until_a_person_releases_or_links_them() {
     assert!(node.cli(&["queue", "release", "--cargo", &cargo]).status.success());
     node.wait_count("pacs", "receipted", 1);
     node.restart();
-    send(&node, &study, 4..5);
+    send_study(&node, &study, 4..5);
     node.wait_count("pacs", "held", 3);
     assert_eq!(node.count("pacs", "receipted"), 1);
     assert!(node.cli(&["link", &study, "P1"]).status.success());

@@ -17,6 +17,8 @@ use dicom_ul::association::client::ClientAssociationOptions;
 use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu};
 use hikyaku::cargo::Sha256;
 
+use crate::site::{Node, Port};
+
 /// CT Image Storage.
 const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
 /// Explicit VR Little Endian.
@@ -365,6 +367,12 @@ pub(crate) fn send_ok(port: u16, objects: &[Object]) {
         assert_eq!(association.store(object), Ok(0), "{}", object.sop);
     }
     association.release();
+}
+
+/// Sends these images of a study over one association; each must be answered with success.
+pub(crate) fn send_study(node: &Node, study: &str, images: std::ops::Range<u64>) {
+    let objects: Vec<Object> = images.map(|n| Object::new(study, n, 600)).collect();
+    send_ok(node.port(Port::Dicom), &objects);
 }
 
 /// `n` new objects of one study.

@@ -519,6 +519,13 @@ impl Node {
         }
     }
 
+    /// How it says that a study stands; null when it knows nothing of it.
+    pub(crate) fn standing(&self, study: &str) -> Value {
+        let output = self.cli(&["study", study, "--json"]);
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        found["cases"][0]["standing"].clone()
+    }
+
     /// `/status`.
     pub(crate) fn status(&self) -> Value {
         let (code, page) = self.page("/status");

@@ -198,7 +198,6 @@ mod tests {
         Some(Holding {
             sop_class: CT.into(),
             study: "1.2".into(),
-            present: true,
             unrouted: duties.is_empty(),
             duties: duties.iter().map(|(name, state)| (node(name), *state)).collect(),
         })
