@@ -4,9 +4,8 @@
 use serde::Serialize;
 
 use super::cases::CANDIDATES_MAX;
-use super::record::{
-    CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn, evidence, order_of_study,
-};
+use super::keys::{evidence, order_of_study};
+use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn};
 use super::roll::word;
 use super::store::Stopped;
 use super::{Registrar, Row, travel};
@@ -80,7 +79,7 @@ impl Registrar {
         let mut all = Vec::new();
         for origin in self.origins() {
             let key = OrderKey { origin, number: number.to_owned() };
-            let record = self.store.get::<OrderRecord>(super::record::order_key(&key)).await?;
+            let record = self.store.get::<OrderRecord>(super::keys::order_key(&key)).await?;
             let Some(record) = record else { continue };
             let term = order_of_study(&key);
             let studies: Vec<Dossier> = self.store.with(&term, b's', CANDIDATES_MAX).await?;
@@ -106,7 +105,7 @@ impl Registrar {
             let Some((dossier, verdict)) = self.verdict(&id, now).await? else { continue };
             let mut story = self.happened(&id, &dossier).await?;
             if let Some(key) = dossier.matched.order()
-                && let Some(record) = self.store.get(super::record::order_key(key)).await?
+                && let Some(record) = self.store.get(super::keys::order_key(key)).await?
             {
                 story.extend(told(&record));
             }

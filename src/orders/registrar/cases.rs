@@ -7,15 +7,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::keys::{
+    CURSOR, Number, entry, manifest_key, order_key, order_numbers, order_of_study, page_entry,
+    pages, study_key, study_numbers,
+};
 use super::record::{
-    CURSOR, CaseId, Dossier, Number, OrderRecord, PAGE_INSTANCES, SENDERS_MAX, Standing, StudyRef,
-    TURNS_MAX, Told, Turn, entry, manifest_key, order_key, order_numbers, order_of_study,
-    page_entry, pages, study_key, study_numbers,
+    CaseId, Dossier, OrderRecord, PAGE_INSTANCES, SENDERS_MAX, Standing, StudyRef, TURNS_MAX, Told,
+    Turn,
 };
 use super::roll::Row;
 use super::store::{Stopped, Store};
 use super::travel::{self, Way, add_ways};
-use super::{ARRIVALS_MAX, Registrar, header, record};
+use super::{ARRIVALS_MAX, Registrar, header, keys};
 use crate::cargo::{CargoKind, Envelope};
 use crate::clock::Timestamp;
 use crate::custody::{Arrival, CargoId};
@@ -113,7 +116,7 @@ impl OpenStudy {
         let full = (dossier.instances as usize).is_multiple_of(PAGE_INSTANCES);
         let last_page = all.into_iter().next_back().filter(|_| !full).unwrap_or_default();
         let statements = dossier.statements as usize;
-        let said: Vec<Statement> = store.below(&record::evidence(&study), statements).await?;
+        let said: Vec<Statement> = store.below(&keys::evidence(&study), statements).await?;
         let mut evidence = Evidence::default();
         for statement in said {
             tally.hear(&statement);

@@ -11,7 +11,8 @@
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
-use super::record::{Dossier, StepRecord, StudyRef, entry, evidence_key, step_key};
+use super::keys::{entry, evidence_key, step_key};
+use super::record::{Dossier, StepRecord, StudyRef};
 use super::store::Stopped;
 use super::{DeskError, Owed, Registrar, message};
 use crate::clock::Timestamp;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::record::{Dossier, HOLDS, StudyRef};
+use super::keys::HOLDS;
+use super::record::{Dossier, StudyRef};
 use super::roll::word;
 use super::store::Stopped;
 use super::{DUE_MAX, Registrar};

@@ -18,31 +18,33 @@
 
 mod answers;
 mod cases;
+mod desk;
 mod enter;
 mod evidence_in;
 mod header;
 mod hold;
+mod keys;
 mod message;
+mod new_order;
 mod record;
 mod roll;
 mod store;
 mod travel;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::tz::TimeZone;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
-pub use enter::NewOrder;
+pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
+pub use new_order::NewOrder;
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
@@ -51,15 +53,14 @@ use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
 use crate::custody::register::EnterError;
 use crate::custody::{CargoId, Custody};
-use crate::dicom::availability::Notice;
-use crate::dicom::fault::Fault;
 use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
 use crate::orders::merges::Merges;
-use crate::orders::verdict::What;
 use cases::Cases;
-use record::{CURSOR, CaseId, Cursor, Dossier, MergeRecord, OPEN, OrderRecord};
+use desk::{Answer, Call};
+use keys::{CURSOR, OPEN};
+use record::{CaseId, Cursor, Dossier, MergeRecord, OrderRecord};
 use roll::Roll;
 use store::{Stopped, Store};
 use travel::Outbox;
@@ -80,8 +81,6 @@ const TICK: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 /// Pause after a turn that could not be written.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a registrar works; already checked.
 #[derive(Debug, Clone)]
@@ -101,191 +100,6 @@ pub struct Config {
     pub hl7: Hl7Rules,
     /// Where the times of a message are local that states no offset.
     pub zone: TimeZone,
-}
-
-/// Why the registrar does not do what it is asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DeskError {
-    /// What was asked makes no sense here; the text says why.
-    #[error("{0}")]
-    Refused(String),
-    /// It could not be made durable: nothing has changed.
-    #[error("nothing has changed: {0}")]
-    NotKept(String),
-    /// The registrar has stopped, or is not ready yet.
-    #[error("orders are not available: the node is starting or stopping")]
-    Stopped,
-}
-
-type Answer<T> = oneshot::Sender<Result<T, DeskError>>;
-
-/// What the registrar is asked. Public only so that [`Desk`] can carry it.
-pub(in crate::orders) enum Call {
-    Message { message: Bytes, reply: oneshot::Sender<Vec<Bytes>> },
-    Add { order: Box<NewOrder>, by: String, reply: Answer<String> },
-    Cancel { number: String, reason: String, by: String, reply: Answer<String> },
-    Link { study: String, order: Option<String>, by: String, reply: Answer<String> },
-    Rows { with_order: bool, what: Option<What>, max: usize, reply: Answer<Vec<Row>> },
-    Missing { max: usize, reply: Answer<Vec<Row>> },
-    Order { number: String, reply: Answer<Vec<OrderStory>> },
-    Study { study: String, reply: Answer<Vec<CaseStory>> },
-    Counts { reply: Answer<Counts> },
-    Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
-    Announce { notice: Notice, caller: String, reply: oneshot::Sender<Result<(), Fault>> },
-    Commitment { list: CommitmentList, reply: oneshot::Sender<Result<(), Fault>> },
-}
-
-/// Where others ask the registrar. Cheap to clone.
-#[derive(Clone)]
-pub struct Desk {
-    calls: mpsc::Sender<Call>,
-}
-
-impl fmt::Debug for Desk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Desk")
-    }
-}
-
-impl Desk {
-    async fn ask<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, DeskError> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.calls.send(call(reply)).await.map_err(|_| DeskError::Stopped)?;
-            answer.await.map_err(|_| DeskError::Stopped)?
-        };
-        tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(DeskError::Stopped))
-    }
-
-    /// Takes one HL7 message and says what to answer. A yes among the answers is durable; no
-    /// answer at all means that the node stops, and the sender keeps the message.
-    pub async fn message(&self, message: Bytes) -> Vec<Bytes> {
-        let (reply, answers) = oneshot::channel();
-        if self.calls.send(Call::Message { message, reply }).await.is_err() {
-            return Vec::new();
-        }
-        answers.await.unwrap_or_default()
-    }
-
-    /// Takes an order from a person or another system; its number.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError`]: nothing has changed.
-    pub async fn add(&self, order: NewOrder, by: String) -> Result<String, DeskError> {
-        self.ask(|reply| Call::Add { order: Box::new(order), by, reply }).await
-    }
-
-    /// Cancels an order of this node; its number.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError`]: nothing has changed.
-    pub async fn cancel(
-        &self,
-        number: String,
-        reason: String,
-        by: String,
-    ) -> Result<String, DeskError> {
-        self.ask(|reply| Call::Cancel { number, reason, by, reply }).await
-    }
-
-    /// A person says to which order a study belongs (`None`: to none); how it stands then, in
-    /// words.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError`]: nothing has changed.
-    pub async fn link(
-        &self,
-        study: String,
-        order: Option<String>,
-        by: String,
-    ) -> Result<String, DeskError> {
-        self.ask(|reply| Call::Link { study, order, by, reply }).await
-    }
-
-    /// Open cases that have an order, at most `max`, of one kind or all.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError::Stopped`].
-    pub async fn orders(&self, what: Option<What>, max: usize) -> Result<Vec<Row>, DeskError> {
-        self.ask(|reply| Call::Rows { with_order: true, what, max, reply }).await
-    }
-
-    /// Cases that need attention, gravest first, at most `max`.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError::Stopped`].
-    pub async fn missing(&self, max: usize) -> Result<Vec<Row>, DeskError> {
-        self.ask(|reply| Call::Missing { max, reply }).await
-    }
-
-    /// All that is known of the orders with this number: one for each origin that has one.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError::Stopped`].
-    pub async fn order(&self, number: String) -> Result<Vec<OrderStory>, DeskError> {
-        self.ask(|reply| Call::Order { number, reply }).await
-    }
-
-    /// All that is known of the studies with this UID: one for each origin that has one.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError::Stopped`].
-    pub async fn study(&self, study: String) -> Result<Vec<CaseStory>, DeskError> {
-        self.ask(|reply| Call::Study { study, reply }).await
-    }
-
-    async fn tell(
-        &self,
-        call: impl FnOnce(oneshot::Sender<Result<(), Fault>>) -> Call,
-    ) -> Result<(), Fault> {
-        let (reply, answer) = oneshot::channel();
-        let gone = || Fault::failed("the node is starting or stopping");
-        self.calls.send(call(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-
-    /// A modality begins or changes a performed procedure step.
-    ///
-    /// # Errors
-    ///
-    /// The response to give; nothing has changed.
-    pub async fn step(&self, step: Step) -> Result<(), Fault> {
-        self.tell(|reply| Call::Step { step: Box::new(step), reply }).await
-    }
-
-    /// An archive says what it has.
-    ///
-    /// # Errors
-    ///
-    /// The response to give; nothing has changed.
-    pub async fn announce(&self, notice: Notice, caller: String) -> Result<(), Fault> {
-        self.tell(|reply| Call::Announce { notice, caller, reply }).await
-    }
-
-    /// A modality has asked for these images of a study to be committed.
-    ///
-    /// # Errors
-    ///
-    /// Nothing has changed.
-    pub async fn commitment(&self, list: CommitmentList) -> Result<(), Fault> {
-        self.tell(|reply| Call::Commitment { list, reply }).await
-    }
-
-    /// How many cases are how; without patient data.
-    ///
-    /// # Errors
-    ///
-    /// [`DeskError::Stopped`].
-    pub async fn counts(&self) -> Result<Counts, DeskError> {
-        self.ask(|reply| Call::Counts { reply }).await
-    }
 }
 
 /// Says its answer once the turn is durable, or why it is not.

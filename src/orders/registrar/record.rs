@@ -18,14 +18,16 @@
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
+use super::keys::{
+    HOLDS, OPEN, TO_CARRY, entry, order_key, order_of_study, order_terms, study_key, study_terms,
+};
 use super::travel::Way;
-use crate::cargo::{Hasher, NodeName};
+use crate::cargo::NodeName;
 use crate::clock::Timestamp;
 use crate::custody::register::Entry;
-use crate::orders::evidence::{Grade, Statement, StepStatus};
+use crate::orders::evidence::{Grade, StepStatus};
 use crate::orders::history::{History, Stamp};
 use crate::orders::identifier::{Identifier, Patient};
-use crate::orders::instance::Instance;
 use crate::orders::matching::{Link, Match, StudyFacts};
 use crate::orders::order::{Order, OrderKey};
 use crate::orders::verdict::{Settled, Verdict, What};
@@ -41,8 +43,6 @@ pub(super) const TURNS_MAX: usize = 100;
 pub(super) const SENDERS_MAX: usize = 8;
 /// Answers that are remembered, the oldest go first.
 pub(super) const ANSWERS_MAX: u32 = 65_536;
-/// Study UIDs, procedures and patient numbers by which an order is found.
-const FOUND_BY_MAX: usize = 8;
 
 /// A study of one origin.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize)]
@@ -410,169 +410,4 @@ pub(super) struct MergeRecord {
     pub(super) survivor: Identifier,
     #[n(3)]
     pub(super) retired: Identifier,
-}
-
-/// Whether a case is open.
-pub(super) const OPEN: &[u8] = b"open";
-/// Whether an order, or a study's manifest, is to be handed to custody for other nodes.
-pub(super) const TO_CARRY: &[u8] = b"carry";
-/// Whether duties of a study are to be held or released.
-pub(super) const HOLDS: &[u8] = b"holds";
-/// Where [`Cursor`] stands.
-pub(super) const CURSOR: &[u8] = b"c";
-
-/// What stands in keys and terms for names of any length.
-fn digest(kind: u8, parts: &[&str]) -> Vec<u8> {
-    let mut hasher = Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_be_bytes());
-        hasher.update(part.as_bytes());
-    }
-    let mut out = vec![kind];
-    out.extend_from_slice(&hasher.finish().0[..16]);
-    out
-}
-
-pub(super) fn order_key(order: &OrderKey) -> Vec<u8> {
-    digest(b'o', &[order.origin.as_str(), &order.number])
-}
-
-pub(super) fn study_key(study: &StudyRef) -> Vec<u8> {
-    digest(b's', &[study.origin.as_str(), &study.study])
-}
-
-/// What all pages of a study begin with.
-pub(super) fn pages(study: &StudyRef) -> Vec<u8> {
-    digest(b'i', &[study.origin.as_str(), &study.study])
-}
-
-pub(super) fn page_key(study: &StudyRef, page: u32) -> Vec<u8> {
-    [&pages(study)[..], &page.to_be_bytes()].concat()
-}
-
-/// What all evidence of a study begins with.
-pub(super) fn evidence(study: &StudyRef) -> Vec<u8> {
-    digest(b'e', &[study.origin.as_str(), &study.study])
-}
-
-/// `part` makes it differ from what was said under the same id before.
-pub(super) fn evidence_key(study: &StudyRef, statement: &Statement, part: u32) -> Vec<u8> {
-    let id = digest(statement.said.kind(), &[&statement.id]);
-    [&evidence(study)[..], &id, &part.to_be_bytes()].concat()
-}
-
-pub(super) fn step_key(instance: &str) -> Vec<u8> {
-    digest(b'm', &[instance])
-}
-
-/// Where the manifest of another node stands.
-pub(super) fn manifest_key(study: &StudyRef) -> Vec<u8> {
-    digest(b'f', &[study.origin.as_str(), &study.study])
-}
-
-pub(super) fn merge_key(origin: &NodeName, retired: &Identifier) -> Vec<u8> {
-    let authority = &retired.authority;
-    let parts = [origin.as_str(), &retired.id, &authority.namespace, &authority.universal];
-    digest(b'p', &parts)
-}
-
-pub(super) fn answer_key(slot: u32) -> Vec<u8> {
-    [b"a", &slot.to_be_bytes()[..]].concat()
-}
-
-/// Finds the answer to a message.
-pub(super) fn answer_term(application: &str, facility: &str, control_id: &str) -> Vec<u8> {
-    digest(b'm', &[application, facility, control_id])
-}
-
-/// Finds the studies of an order.
-pub(super) fn order_of_study(order: &OrderKey) -> Vec<u8> {
-    digest(b'O', &[order.origin.as_str(), &order.number])
-}
-
-/// A kind of number by which orders and studies find each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
-    Study,
-    Accession,
-    Filler,
-    Placer,
-    Procedure,
-    Patient,
-}
-
-impl Number {
-    /// Finds orders that bear it.
-    pub(super) fn of_order(self, origin: &NodeName, id: &str) -> Vec<u8> {
-        digest(b"SAFPRI"[self as usize], &[origin.as_str(), id])
-    }
-
-    /// Finds studies that bear it.
-    pub(super) fn of_study(self, origin: &NodeName, id: &str) -> Vec<u8> {
-        digest(b"safpri"[self as usize], &[origin.as_str(), id])
-    }
-}
-
-/// The numbers of an order.
-pub(super) fn order_numbers(order: &Order) -> Vec<(Number, &str)> {
-    let c = &order.content;
-    let mut all: Vec<(Number, &str)> = Vec::new();
-    all.extend(c.studies.iter().take(FOUND_BY_MAX).map(|s| (Number::Study, s.as_str())));
-    for (kind, id) in [
-        (Number::Accession, &c.accession),
-        (Number::Filler, &c.filler),
-        (Number::Placer, &c.placer),
-    ] {
-        all.extend(id.as_ref().map(|id| (kind, id.id.as_str())));
-    }
-    let procedures = c.procedures.iter().take(FOUND_BY_MAX);
-    all.extend(procedures.map(|p| (Number::Procedure, p.requested.as_str())));
-    all.extend(patient_numbers(&c.patient));
-    all.retain(|(_, id)| !id.is_empty());
-    all
-}
-
-fn patient_numbers(patient: &Patient) -> impl Iterator<Item = (Number, &str)> {
-    let ids = patient.ids.iter().chain(&patient.former).take(FOUND_BY_MAX);
-    ids.map(|id| (Number::Patient, id.id.as_str()))
-}
-
-fn order_terms(order: &Order) -> Vec<Vec<u8>> {
-    let origin = &order.key.origin;
-    order_numbers(order).into_iter().map(|(kind, id)| kind.of_order(origin, id)).collect()
-}
-
-/// The numbers of a study.
-pub(super) fn study_numbers(facts: &StudyFacts) -> Vec<(Number, &str)> {
-    let mut all = vec![(Number::Study, facts.study.as_str())];
-    for (kind, id) in [
-        (Number::Accession, &facts.accession),
-        (Number::Filler, &facts.filler),
-        (Number::Placer, &facts.placer),
-    ] {
-        all.extend(id.as_ref().map(|id| (kind, id.id.as_str())));
-    }
-    let procedures = facts.procedures.iter().take(FOUND_BY_MAX);
-    all.extend(procedures.map(|(requested, _)| (Number::Procedure, requested.as_str())));
-    all.extend(patient_numbers(&facts.patient));
-    all.retain(|(_, id)| !id.is_empty());
-    all
-}
-
-fn study_terms(facts: &StudyFacts) -> Vec<Vec<u8>> {
-    let numbers = study_numbers(facts);
-    numbers.into_iter().map(|(kind, id)| kind.of_study(&facts.origin, id)).collect()
-}
-
-/// An entry; equal terms once.
-pub(super) fn entry(key: Vec<u8>, body: &impl Encode<()>, mut terms: Vec<Vec<u8>>) -> Entry {
-    terms.sort();
-    terms.dedup();
-    let body = minicbor::to_vec(body).expect("encoding into memory cannot fail");
-    Entry { key, body, terms: terms.into_iter().map(Into::into).collect() }
-}
-
-/// The instances of one page.
-pub(super) fn page_entry(study: &StudyRef, page: u32, instances: &[Instance]) -> Entry {
-    entry(page_key(study, page), &instances, Vec::new())
 }

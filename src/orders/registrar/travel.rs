@@ -17,9 +17,8 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 
 use super::cases::OpenStudy;
-use super::record::{
-    Dossier, OrderRecord, Standing, StudyRef, TO_CARRY, Told, entry, manifest_key, order_key,
-};
+use super::keys::{TO_CARRY, entry, manifest_key, order_key};
+use super::record::{Dossier, OrderRecord, Standing, StudyRef, Told};
 use super::store::Stopped;
 use super::{DUE_MAX, Registrar};
 use crate::cargo::{
@@ -121,24 +120,9 @@ impl Outbox {
 
 fn envelope(kind: CargoKind, origin: &NodeName, body: &[u8], now: Timestamp) -> Envelope {
     let sha256 = Sha256::of(body);
-    Envelope {
-        kind,
-        // The same content is the same piece, however often it is handed over.
-        identity: Identity { origin: origin.clone(), key: format!("{kind}-{sha256}"), sha256 },
-        length: body.len() as u64,
-        urgency: Urgency::Routine,
-        received_at: now,
-        calling_ae: String::new(),
-        called_ae: String::new(),
-        sop_class: String::new(),
-        transfer_syntax: String::new(),
-        study: String::new(),
-        series: String::new(),
-        modality: String::new(),
-        accession: String::new(),
-        patient_id: String::new(),
-        flags: Vec::new(),
-    }
+    // The same content is the same piece, however often it is handed over.
+    let identity = Identity { origin: origin.clone(), key: format!("{kind}-{sha256}"), sha256 };
+    Envelope::of_ours(kind, identity, body.len() as u64, now)
 }
 
 impl Registrar {
