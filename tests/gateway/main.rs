@@ -32,6 +32,7 @@ mod pages;
 mod part10;
 mod ports;
 mod power;
+mod promises;
 mod refusals;
 mod reload;
 mod rogue;

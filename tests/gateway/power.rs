@@ -12,72 +12,20 @@
 //! which the kernel gave blocks to the device.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use crate::chance::{Chance, scale};
 use crate::crash::{all_arrived, settled};
 use crate::foreign::Scp;
-use crate::mount::Mounted;
+use crate::mount::{Mounted, Volume};
 use crate::sender::{Acked, Load, Shape};
-use crate::site::{HOSPITAL, Node, Port, READING, Site, is_root, run, run_ok, text, until};
+use crate::site::{HOSPITAL, Node, Port, READING, Site, is_root, text, until};
 use crate::spool;
 
 /// Cuts in the short storm.
 const CUTS: u64 = 6;
-/// Size of a node's disk.
-const DISK_BYTES: u64 = 600 << 20;
-
-/// A volume whose files can be copied in no time.
-struct Volume {
-    dir: PathBuf,
-    mounted: bool,
-}
-
-impl Volume {
-    /// In `dir`; `None`, with a word why, where this is not allowed.
-    fn new(dir: &Path) -> Option<Self> {
-        let image = dir.join("volume.img");
-        let mounted = dir.join("volume");
-        fs::create_dir(&mounted).expect("a folder");
-        let made = fs::File::create(&image).and_then(|f| f.set_len(40 << 30));
-        made.expect("a sparse file");
-        let make = run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&image));
-        let mount = run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted));
-        if !make.status.success() || !mount.status.success() {
-            eprintln!("skipped: needs xfsprogs and loop devices: {}", text(&mount.stderr));
-            return None;
-        }
-        Some(Self { dir: mounted, mounted: true })
-    }
-
-    /// An empty disk of this name, to be mounted.
-    fn disk(&self, name: &str) -> PathBuf {
-        let image = self.dir.join(name);
-        let made = fs::File::create(&image).and_then(|f| f.set_len(DISK_BYTES));
-        made.expect("a sparse file");
-        run_ok(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
-        image
-    }
-
-    /// What `disk` holds at this moment.
-    fn snapshot(&self, disk: &Path, name: &str) -> PathBuf {
-        let copy = self.dir.join(name);
-        run_ok(Command::new("cp").arg("--reflink=always").arg(disk).arg(&copy));
-        copy
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        if self.mounted {
-            let _ = run(Command::new("umount").arg("-l").arg(&self.dir));
-        }
-    }
-}
 
 /// One moment of the storm.
 struct Cut {
