@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::foreign::modality;
+use crate::foreign::{Scp, modality};
 use crate::sender::{Object, new_study, send_study};
 use crate::site::{Node, Plan, Port, Site, text, until};
 
@@ -127,7 +127,7 @@ fn a_step_that_was_answered_is_there_after_a_kill_and_never_changes_after_its_en
 }
 
 #[test]
-fn two_steps_of_one_study_are_united_and_a_wrong_worklist_entry_is_told() {
+fn two_steps_of_one_study_one_of_them_discontinued_are_united() {
     let site = Site::new();
     let node = plan(&site).start();
     let study = new_study();
@@ -146,13 +146,34 @@ fn two_steps_of_one_study_are_united_and_a_wrong_worklist_entry_is_told() {
     let short = wait(&node, &study, "short");
     assert_eq!((&short["arrived"], &short["expected"]), (&json!(2), &json!(4)), "{short}");
 
-    let wrong = new_study();
+}
+
+#[test]
+fn the_images_of_a_wrong_worklist_entry_are_held_and_not_forwarded_until_a_person_says_so() {
+    let site = Site::new();
+    // The PACS is down: nothing leaves before the modality notices its mistake.
+    let pacs = Scp::down(&site, &[]);
+    let node =
+        site.lone().orders().dicom_destination("pacs", pacs.port()).route_all("pacs").start();
+    let (wrong, right) = (new_study(), new_study());
     let step = format!("{wrong}.99");
-    let mut data = ended(&wrong, "DISCONTINUED", 1..2);
+    send_study(&node, &wrong, 1..4);
+    let mut data = ended(&wrong, "DISCONTINUED", 1..4);
     data["PerformedProcedureStepDiscontinuationReasonCodeSequence"] =
         json!([{ "CodeValue": "110514", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Wrong" }]);
     assert_eq!(ask(&node, &[create(&step, &begun(&wrong)), set(&step, &data)]), ["0000"; 2]);
     until("it is told", || node.standing(&wrong)["headline"] == "wrong-worklist-entry");
+    node.wait_count("pacs", "held", 3);
+    pacs.up();
+    // What comes later waits from the first moment, and nobody else's images do.
+    send_study(&node, &wrong, 4..5);
+    node.wait_count("pacs", "held", 4);
+    send_study(&node, &right, 1..3);
+    node.wait_count("pacs", "receipted", 2);
+    let study_of = |sop: &str| sop.starts_with(&format!("{wrong}."));
+    assert!(!pacs.arrived().iter().any(|a| study_of(&a.sop)), "{:?}", pacs.arrived());
+    assert!(node.cli(&["queue", "release", "--study", &wrong]).status.success());
+    node.wait_count("pacs", "receipted", 6);
 }
 
 #[test]
