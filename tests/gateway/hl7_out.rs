@@ -239,7 +239,8 @@ fn a_message_without_its_acknowledgement_comes_again_as_it_was_and_nothing_else_
     assert_eq!(told.len(), 3, "{told:?}");
     assert_eq!((&told[1].id, &told[1].hex), (&told[2].id, &told[2].hex));
     // And so when the RIS is silent, hangs up, answers another message, or is none.
-    let node_b = lone(&Site::new(), receiver.port(), short());
+    let site = Site::new();
+    let node_b = lone(&site, receiver.port(), short());
     for (n, word) in ["silent", "close", "other", "garbage"].into_iter().enumerate() {
         let before = receiver.told().len();
         receiver.change(&["--answers", &format!("{word},twice")]);
@@ -282,4 +283,39 @@ fn a_ris_over_tls_is_told_when_both_sides_know_each_other_and_learns_a_new_way_a
     assert!(node.cli(&["reload"]).status.success());
     node.wait_count("ris", "receipted", 1);
     assert_eq!(receiver.told().len(), 1);
+}
+
+#[test]
+fn kills_at_any_moment_lose_no_message_and_make_no_second_one_of_the_same() {
+    let site = Site::new();
+    let receiver = Receiver::start(&[]);
+    let node = lone(&site, receiver.port(), "");
+    let numbers = ["P0", "P1", "P2", "P3", "P4", "P5"];
+    for (n, number) in numbers.into_iter().enumerate() {
+        ask(&node, &order(&format!("{n}a"), "NW", number, "A1"));
+        if n % 2 == 1 {
+            receiver.wait(receiver.told().len().max(1));
+        }
+        ask(&node, &order(&format!("{n}b"), "XO", number, "A2"));
+        node.kill();
+        node.start();
+    }
+    let last = |number: &str| {
+        let told = receiver.told();
+        let of = told.iter().rfind(|m| m.field("ORC-2").starts_with(number));
+        of.is_some_and(|m| m.field("OBR-18") == "A2")
+    };
+    until("every change has come", || numbers.iter().all(|number| last(number)));
+    until("all of it is acknowledged", || node.count("ris", "owed") == 0);
+    for number in numbers {
+        let controls = receiver.controls(number);
+        // A kill before the order was handed over leaves one message that says it as it is now.
+        assert!(controls == ["NW", "XO"] || controls == ["NW"], "{number}: {controls:?}");
+    }
+    let mut all: Vec<(String, String)> =
+        receiver.told().into_iter().map(|m| (m.id, m.hex)).collect();
+    all.sort();
+    all.dedup();
+    let ids: std::collections::BTreeSet<&String> = all.iter().map(|(id, _)| id).collect();
+    assert_eq!(ids.len(), all.len(), "the same MSH-10 is the same message");
 }

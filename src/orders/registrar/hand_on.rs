@@ -381,3 +381,59 @@ impl Registrar {
         Ok(events)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_that_wait_take_turns_and_wait_longer_each_time() {
+        let key = |n: usize| OrderKey { origin: "h".parse().unwrap(), number: n.to_string() };
+        let mut waiting = ToTell::default();
+        (0..DUE_MAX + 1).for_each(|n| waiting.add(&key(n), Timestamp(0)));
+        let first = waiting.due(Timestamp(0));
+        assert_eq!(first.len(), DUE_MAX);
+        first.iter().for_each(|key| waiting.wait(key, Timestamp(0)));
+        // The one that was left out has its turn before all that were looked at.
+        let second = waiting.due(Timestamp(0));
+        assert_eq!((second.len(), first.contains(&second[0])), (1, false));
+        let mut alone = ToTell::default();
+        alone.add(&key(0), Timestamp(0));
+        for (looked, not_before) in [(0, 1000), (1000, 3000), (3000, 7000), (7000, 15_000)] {
+            alone.wait(&key(0), Timestamp(looked));
+            assert_eq!(alone.due(Timestamp(not_before - 1)), []);
+            assert_eq!(alone.due(Timestamp(not_before)), [key(0)]);
+        }
+        (0..20).for_each(|_| alone.wait(&key(0), Timestamp(0)));
+        assert_eq!(alone.due(Timestamp(0) + PAUSE_MAX), [key(0)]);
+    }
+
+    #[test]
+    fn an_order_that_an_earlier_release_wrote_was_told_to_nobody() {
+        let key = OrderKey { origin: "h".parse().unwrap(), number: "1".into() };
+        let mut record = OrderRecord::new(key, Timestamp(1));
+        let bytes = minicbor::to_vec(&record).unwrap();
+        // The last two entries of the map are new.
+        let told = [0x07, 0x80, 0x08, 0xf4];
+        assert!(bytes.ends_with(&told), "{bytes:02x?}");
+        let old = [&[bytes[0] - 2][..], &bytes[1..bytes.len() - told.len()]].concat();
+        assert_eq!(minicbor::decode::<OrderRecord>(&old).unwrap(), record);
+        // Only the last messages to each destination are remembered.
+        let telling = |destination: &str, n: u64| Telling {
+            destination: destination.parse().unwrap(),
+            id: n.to_string(),
+            revision: n,
+            control: Control::Change,
+            said: Sha256([1; 32]),
+            content: Sha256([1; 32]),
+            had: true,
+            at: Timestamp(1),
+            cargo: Some(n),
+        };
+        record.remember(telling("a", 0));
+        (1..20).for_each(|n| record.remember(telling("b", n)));
+        assert_eq!(record.told.len(), TELLINGS_MAX + 1);
+        assert_eq!(record.last_told(&"b".parse().unwrap()).unwrap().revision, 19);
+        assert_eq!(record.last_told(&"a".parse().unwrap()).unwrap().revision, 0);
+    }
+}
