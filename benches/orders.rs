@@ -17,7 +17,7 @@ use hikyaku::clock::Timestamp;
 use hikyaku::custody::{Config as CustodyConfig, Custody, Draft};
 use hikyaku::metrics::Metrics;
 use hikyaku::orders::judge::Rules;
-use hikyaku::orders::registrar::{self, Config, Desk, HeldStudies, Ways};
+use hikyaku::orders::registrar::{self, Config, Desk, HeldStudies, Receivers, Ways};
 use tokio_util::sync::CancellationToken;
 
 /// Images of one study.
@@ -32,6 +32,14 @@ struct Nowhere;
 impl Ways for Nowhere {
     fn assign(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Vec<Assignment> {
         Vec::new()
+    }
+
+    fn tell(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Vec<Assignment> {
+        Vec::new()
+    }
+
+    fn receivers(&self) -> Arc<Receivers> {
+        Arc::default()
     }
 }
 

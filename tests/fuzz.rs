@@ -286,6 +286,11 @@ fn no_message_makes_the_hl7_reader_fail_and_orders_are_written_as_they_read() {
 }
 
 #[test]
+fn no_answer_makes_the_hl7_sender_fail_or_tell_a_name_and_none_counts_for_another_message() {
+    fuzz("hl7_answer");
+}
+
+#[test]
 fn no_bytes_make_the_frame_decoder_fail() {
     fuzz("frame");
 }

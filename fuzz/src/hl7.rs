@@ -2,7 +2,9 @@
 
 use std::fs;
 
+use hikyaku::delivery::hl7_exchange::{Exchange, Lost, control_id};
 use hikyaku::hl7::ack::{Stage, Stamp};
+use hikyaku::hl7::answer::Answer;
 use hikyaku::hl7::charset::{Charset, CharsetRule};
 use hikyaku::hl7::inbound::{Content, Inbound, Rules};
 use hikyaku::hl7::message::Message;
@@ -91,6 +93,55 @@ fn written(said: &OrderMessage, order_type: OrderType) {
         let again = OrderMessage::read(&message, &OrderFields::default());
         assert_eq!(again.as_ref(), Ok(said));
     }
+}
+
+/// What a receiver sends while the answer to message `M1` is awaited; whether it is that, and how it
+/// ended.
+fn hear(data: &[u8], step: usize, charset: Charset) -> (Vec<Answer>, Option<Lost>) {
+    let (mut exchange, mut answers) = (Exchange::new(charset), Vec::new());
+    exchange.send("M1".into());
+    for piece in data.chunks(step) {
+        exchange.push(piece);
+        match exchange.answer() {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                answers.push(answer);
+                exchange.send("M1".into());
+            }
+            Err(lost) => return (answers, Some(lost)),
+        }
+    }
+    (answers, None)
+}
+
+/// The first byte says how the others are cut, and in which set they are by configuration.
+pub(crate) fn answer(data: &[u8]) {
+    let Some((which, data)) = data.split_first() else { return };
+    let charset: Charset = CHARSETS[usize::from(*which) % 8].parse().expect("a known one");
+    let (answers, _) = hear(data, usize::from(*which) + 1, charset);
+    for answer in answers {
+        assert_eq!(answer.control_id, "M1", "another message's answer");
+        // Nothing that could be a name is told: codes, numbers, and names of segments.
+        let told = answer.told();
+        assert!(told.starts_with(answer.code()) && told.is_ascii() && told.len() < 300, "{told}");
+    }
+    let _ = control_id(data, charset);
+}
+
+pub(crate) fn answers() -> Vec<Vec<u8>> {
+    let head = "MSH|^~\\&|RIS|||||||7|P|2.5\r";
+    let rests = [
+        "MSA|AA|M1\r",
+        "MSA|AE|M1|YAMADA is not known||||204^YAMADA\rERR||PID^1^3|204^Unknown^HL70357|E\r",
+        "MSA|AR|M1\rERR|PID^1^3^101&Required field missing&HL70357~OBR^2\r",
+        "MSA|CA|M1\r\x1c\r\x0bMSH|^~\\&|RIS|||||||8|P|2.5\rMSA|AA|M1\r",
+        "MSA|AA|M2\r",
+    ];
+    let framed = rests.iter().map(|rest| {
+        let text = format!("{head}{rest}");
+        [&[0x0b][..], text.as_bytes(), &[0x1c, 0x0d]].concat()
+    });
+    framed.enumerate().map(|(n, bytes)| [&[n as u8 * 31], &bytes[..]].concat()).collect()
 }
 
 fn samples() -> Vec<Vec<u8>> {

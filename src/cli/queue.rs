@@ -144,7 +144,7 @@ pub(super) fn words(cargo: &[Value]) -> String {
             let conflict = piece["conflict"] == true;
             let word = if conflict { "conflict" } else { "unrouted" };
             row.extend(["-".into(), "-".into(), word.into(), String::new()]);
-            row.push(cell(&piece["key"]));
+            row.push(key(piece));
             rows.push(row);
         }
         for duty in duties {
@@ -156,11 +156,19 @@ pub(super) fn words(cargo: &[Value]) -> String {
             };
             row.extend([cell(&duty["destination"]), cell(&duty["urgency"]), state]);
             row.push(why(duty));
-            row.push(cell(&piece["key"]));
+            row.push(key(piece));
             rows.push(row);
         }
     }
     table(&["CARGO", "SIZE", "DESTINATION", "URGENCY", "STATE", "WHY", "SOP INSTANCE"], &rows)
+}
+
+/// The SOP Instance UID of an image; of all else what it is, too.
+fn key(piece: &Value) -> String {
+    match piece["kind"].as_str() {
+        Some("image") | None => cell(&piece["key"]),
+        Some(kind) => format!("{kind} {}", cell(&piece["key"])),
+    }
 }
 
 fn why(duty: &Value) -> String {

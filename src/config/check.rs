@@ -8,6 +8,7 @@ use crate::intake::Network;
 use crate::routing::{Field, RULES_MAX};
 use crate::tunnel::receipt::stands_in_certificates;
 
+use super::hl7_destination;
 use super::read::Document;
 use super::sections::*;
 use super::source::Source;
@@ -222,6 +223,10 @@ fn check_destinations(source: &mut Source<'_>, document: &Document) {
             }
             DestinationKind::Dicom(dicom) => check_backoff(source, &key, dicom.backoff),
             DestinationKind::Folder { backoff, .. } => check_backoff(source, &key, *backoff),
+            DestinationKind::Hl7(hl7) => {
+                check_backoff(source, &key, hl7.backoff);
+                hl7_destination::check(source, &key, document);
+            }
         }
         if !document.routes.iter().any(|(_, rule)| rule.to.contains(&destination.name)) {
             let what = format!("no route leads to {}", destination.name);

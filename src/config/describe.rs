@@ -132,6 +132,7 @@ fn write_destination(out: &mut String, destination: &Destination) -> fmt::Result
         DestinationKind::Node { address: Some(address) } => write!(out, "the node at {address}")?,
         DestinationKind::Node { address: None } => write!(out, "the node, when it dials us")?,
         DestinationKind::Folder { path, .. } => write!(out, "Part 10 files in {}", path.display())?,
+        DestinationKind::Hl7(hl7) => hl7.describe(out)?,
         DestinationKind::Dicom(dicom) => {
             let tls = if dicom.tls.is_some() { " with TLS" } else { "" };
             write!(

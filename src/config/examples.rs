@@ -22,7 +22,7 @@ const EVERY_SECTION: &str = "
     spool = {}
     tunnel = { peers = [{}], limits = {} }
     destination = [{ kind = 'node' }, { kind = 'dicom', tls = {}, timeouts = {} },
-        { kind = 'folder' }]
+        { kind = 'folder' }, { kind = 'hl7', tls = {}, timeouts = {} }]
     route = [{ when = { attributes = {} } }]
     orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] } }
     ops = {}

@@ -58,13 +58,8 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
     for (position, destination) in &document.destinations {
         let key = format!("destination[{position}]");
         match &destination.kind {
-            DestinationKind::Dicom(dicom) => {
-                let Some(tls) = &dicom.tls else { continue };
-                files.certificates(&format!("{key}.tls.trust"), &tls.trust);
-                if let Some((certificate, private)) = &tls.identity {
-                    files.identity(&format!("{key}.tls"), certificate, private, None);
-                }
-            }
+            DestinationKind::Dicom(dicom) => files.client(&key, dicom.tls.as_ref()),
+            DestinationKind::Hl7(hl7) => files.client(&key, hl7.tls.as_ref()),
             DestinationKind::Folder { path, .. } => {
                 check_folder(files.source, &format!("{key}.path"), path, false);
             }
@@ -101,6 +96,15 @@ struct Files<'a, 'd> {
 }
 
 impl Files<'_, '_> {
+    /// What TLS to a destination is made of.
+    fn client(&mut self, key: &str, tls: Option<&ClientTls>) {
+        let Some(tls) = tls else { return };
+        self.certificates(&format!("{key}.tls.trust"), &tls.trust);
+        if let Some((certificate, private)) = &tls.identity {
+            self.identity(&format!("{key}.tls"), certificate, private, None);
+        }
+    }
+
     /// Whether the file can be read and is of a size that makes sense; reports it if not.
     fn is_readable(&mut self, key: &str, path: &Path) -> bool {
         let shown = path.display();

@@ -12,6 +12,7 @@ mod check;
 mod commitment;
 mod describe;
 mod files;
+mod hl7_destination;
 mod orders;
 mod problem;
 mod read;
@@ -31,6 +32,7 @@ use crate::routing::Table;
 
 pub use changes::{Change, changes, reloaded};
 pub use describe::describe;
+pub use hl7_destination::Hl7Destination;
 pub use orders::{Hl7Section, OrdersSection};
 pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;
@@ -136,14 +138,16 @@ impl Config {
             return Err(source.problems);
         };
         source.warnings.sort();
+        let destinations: Vec<_> = document.destinations.into_iter().map(|(_, d)| d).collect();
+        let rules = document.routes.into_iter().map(|(_, rule)| rule).collect();
         let config = Self {
             file: file.to_owned(),
             node,
             dicom: document.dicom,
             spool: document.spool,
             tunnel: document.tunnel,
-            destinations: document.destinations.into_iter().map(|(_, d)| d).collect(),
-            routes: Table::new(document.routes.into_iter().map(|(_, rule)| rule).collect()),
+            routes: Table::new(rules).without_images_for(hl7_destination::names(&destinations)),
+            destinations,
             orders: document.orders,
             ops: document.ops,
             drain: document.drain,

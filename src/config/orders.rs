@@ -120,7 +120,7 @@ fn field(value: &DeValue<'_>) -> Result<FieldPath, Wrong> {
     written.parse().map_err(|e| wrong(format!("\"{written}\" cannot be taken: {e}"), advice))
 }
 
-fn charset(value: &DeValue<'_>) -> Result<Charset, Wrong> {
+pub(super) fn charset(value: &DeValue<'_>) -> Result<Charset, Wrong> {
     let written = text(value)?;
     let advice = "HL7 names are ASCII, 8859/1, UNICODE UTF-8, ISO IR87, SHIFT_JIS";
     written.parse().map_err(|e| wrong(format!("{e}"), advice))

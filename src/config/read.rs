@@ -15,6 +15,7 @@ use crate::intake;
 use crate::routing::{Attribute, Condition, Field, FieldError, Pattern, PatternError, Rule};
 use crate::tunnel;
 
+use super::hl7_destination;
 use super::orders::{self, OrdersSection};
 use super::reader::{Section, keys_of};
 use super::sections::*;
@@ -224,21 +225,18 @@ fn destination(
     ];
     let Some(kind) = s.need("kind", word(words)) else {
         // Which keys belong here is unknown without the kind: take those of every kind for known.
-        drop((node_kind(s), dicom_kind(s, own), folder_kind(s)));
+        drop((node_kind(s), dicom_kind(s, own), folder_kind(s), hl7_destination::kind(s)));
         return (name, None);
     };
-    if kind == Kind::Hl7 {
-        s.problem("kind", "hl7 comes later", "this release sends to node, dicom and folder");
-        drop((node_kind(s), dicom_kind(s, own), folder_kind(s)));
-        return (name, None);
-    }
     s.belong_to(&keys_of(node_kind), "kind = \"node\"");
     s.belong_to(&keys_of(|s| dicom_kind(s, own)), "kind = \"dicom\"");
     s.belong_to(&keys_of(folder_kind), "kind = \"folder\"");
+    s.belong_to(&keys_of(hl7_destination::kind), "kind = \"hl7\"");
     let kind = match kind {
         Kind::Node => node_kind(s),
         Kind::Dicom => dicom_kind(s, own),
-        _ => folder_kind(s),
+        Kind::Folder => folder_kind(s),
+        Kind::Hl7 => hl7_destination::kind(s),
     };
     let read = name.clone().zip(kind).map(|(name, kind)| Destination { name, quota, kind });
     (name, read)
@@ -254,7 +252,7 @@ fn folder_kind(s: &mut Section<'_, '_>) -> Option<DestinationKind> {
     path.map(|path| DestinationKind::Folder { path, backoff })
 }
 
-fn backoff(s: &mut Section<'_, '_>) -> Backoff {
+pub(super) fn backoff(s: &mut Section<'_, '_>) -> Backoff {
     Backoff {
         first: s.or("backoff", "\"1s\"", duration),
         cap: s.or("backoff_max", "\"60s\"", duration),
@@ -294,7 +292,7 @@ fn dicom_kind(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<DestinationKind>
     })))
 }
 
-fn client_tls(s: &mut Section<'_, '_>) -> Option<ClientTls> {
+pub(super) fn client_tls(s: &mut Section<'_, '_>) -> Option<ClientTls> {
     let trust = s.need_path("trust");
     let (certificate, key) = (s.maybe_path("certificate"), s.maybe_path("key"));
     let server_name = s.maybe("server_name", text);

@@ -157,6 +157,7 @@ impl Config {
     pub fn delivery_files(&self) -> Vec<&Path> {
         let tls = self.destinations.iter().filter_map(|d| match &d.kind {
             DestinationKind::Dicom(dicom) => dicom.tls.as_ref(),
+            DestinationKind::Hl7(hl7) => hl7.tls.as_ref(),
             DestinationKind::Node { .. } | DestinationKind::Folder { .. } => None,
         });
         let mut files = Vec::new();
@@ -178,6 +179,7 @@ impl Config {
                 DestinationKind::Dicom(dicom) => {
                     (delivery::Target::Dicom(dicom_target(dicom)?), dicom.backoff)
                 }
+                DestinationKind::Hl7(hl7) => (delivery::Target::Hl7(hl7.target()?), hl7.backoff),
             };
             Ok(Some(delivery::Destination { name: destination.name.clone(), target, backoff }))
         };
@@ -253,7 +255,7 @@ fn server(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
         .map_err(unusable(&tls.certificate))
 }
 
-fn client(tls: &ClientTls, host: &str) -> Result<delivery::Tls, TlsError> {
+pub(super) fn client(tls: &ClientTls, host: &str) -> Result<delivery::Tls, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

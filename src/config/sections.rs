@@ -14,6 +14,7 @@ use crate::dicom::AeTitle;
 use crate::intake::{self, Network};
 use crate::tunnel;
 
+use super::hl7_destination::Hl7Destination;
 use super::value::{HostPort, Share};
 
 /// `[node]`: who this node is and where it keeps things.
@@ -199,6 +200,8 @@ pub enum DestinationKind {
         /// Waits between tries while it cannot be written to.
         backoff: Backoff,
     },
+    /// A RIS that takes orders by HL7.
+    Hl7(Box<Hl7Destination>),
 }
 
 impl DestinationKind {
@@ -208,6 +211,7 @@ impl DestinationKind {
             Self::Node { .. } => "node",
             Self::Dicom(_) => "dicom",
             Self::Folder { .. } => "folder",
+            Self::Hl7(_) => "hl7",
         }
     }
 }

@@ -148,10 +148,25 @@ fn an_empty_configuration_asks_for_a_name_and_warns_that_nothing_comes_in() {
 }
 
 #[test]
-fn a_destination_of_a_kind_that_comes_later_is_refused_in_words() {
-    let said = wrong_after("kind = \"node\"", "kind = \"hl7\"");
-    assert!(said.contains("destination[0].kind: hl7 comes later"), "{said}");
-    assert!(!said.contains("no destination"), "a route to it is not a second fault: {said}");
+fn a_ris_takes_orders_where_the_node_keeps_some_and_its_keys_belong_to_no_other_kind() {
+    let ris = "[node]\nname = 'rc'\n[[destination]]\nname = 'ris'\nkind = 'hl7'\n\
+               address = 'ris:2575'\ncharset = '~ISO IR87'\n[[route]]\nname = 'all'\nto = 'ris'\n";
+    let said = words(&parse(ris).unwrap_err());
+    assert!(said.contains("destination[0]: of kind hl7 takes orders, but this node keeps none"));
+    let (config, _) = parse(&format!("{ris}[orders]\n")).unwrap();
+    let receivers = config.receivers();
+    let receiver = receivers.values().next().unwrap();
+    assert_eq!(receiver.from, ("HIKYAKU".to_owned(), "rc".to_owned()));
+    assert_eq!(receiver.charset.msh_18(), "~ISO IR87");
+    assert!(describe(&config).contains("ris: orders as OMI^O23 to ris:2575; no images"));
+    assert_eq!(config.delivery().unwrap().len(), 1);
+    let wrong = ris.replace("charset = '~ISO IR87'", "charset = 'KLINGON'\nae_title = 'RIS'");
+    let said = words(&parse(&format!("{wrong}[orders]\n")).unwrap_err());
+    assert!(
+        said.contains("destination[0].charset: character set \"KLINGON\" is not known"),
+        "{said}"
+    );
+    assert!(said.contains("ae_title: is no key of this section; it belongs to kind = \"dicom\""));
 }
 
 #[test]

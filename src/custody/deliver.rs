@@ -271,6 +271,7 @@ impl Custodian {
         match receipt {
             Receipt::Dicom { status } => StoredReceipt::Dicom { status },
             Receipt::File { name } => StoredReceipt::File { name },
+            Receipt::Hl7 { code, control_id } => StoredReceipt::Hl7 { code, control_id },
             Receipt::Node { statement, signature, chain } => {
                 let leaf = chain.first().map_or([0; 32], |leaf| Sha256::of(leaf).0);
                 if self.chains.insert(leaf) {

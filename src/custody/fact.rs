@@ -212,6 +212,17 @@ pub(super) enum StoredReceipt {
         #[cbor(n(2), with = "minicbor::bytes")]
         leaf: [u8; 32],
     },
+    /// An HL7 acknowledgement.
+    #[n(3)]
+    #[cbor(map)]
+    Hl7 {
+        /// MSA-1.
+        #[n(0)]
+        code: String,
+        /// MSA-2.
+        #[n(1)]
+        control_id: String,
+    },
 }
 
 /// The CBOR of `value`.

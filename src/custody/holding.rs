@@ -1,11 +1,14 @@
-//! What custody has of an instance that somebody names by its UID.
+//! What custody has of a piece of cargo that somebody names by its key: of an instance by its UID, of
+//! a message by its control ID.
 
 use super::Custody;
 use super::custodian::{Custodian, LedgerState};
 use super::ledger::LedgerError;
 use super::rows::{CargoId, DutyRow, Versions, identity_key, versions_key};
-use super::state::StateName;
+use super::state::{DutyEvent, StateName};
+use super::status::DutyStatus;
 use crate::cargo::{DestinationName, Identity, NodeName, Sha256};
+use crate::clock;
 
 /// Instances of one look, so that a long list does not keep others waiting.
 const LOOK_MAX: usize = 128;
@@ -53,9 +56,71 @@ impl Custodian {
         }
         Ok(found)
     }
+
+    fn duty(
+        &mut self,
+        origin: NodeName,
+        key: String,
+        destination: &DestinationName,
+    ) -> Result<Option<(CargoId, DutyStatus)>, LedgerError> {
+        let LedgerState::Ready(view) = &self.ledger else { return Ok(None) };
+        let of_any_bytes = Identity { origin, key, sha256: Sha256([0; 32]) };
+        let versions = versions_key(&identity_key(&of_any_bytes));
+        let Some(versions) = view.ledger.get::<Versions>(&versions)? else { return Ok(None) };
+        for version in &versions.0 {
+            let id = CargoId(version.cargo);
+            let Some(status) = self.status_of(id)? else { continue };
+            let duty = status.duties.into_iter().find(|duty| duty.destination == *destination);
+            if let Some(duty) = duty {
+                return Ok(Some((id, duty)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn give_up(
+        &mut self,
+        id: CargoId,
+        destination: &DestinationName,
+        by: &str,
+        reason: String,
+    ) -> bool {
+        let number = self.view().and_then(|view| view.known_number(destination));
+        if number.is_none_or(|number| self.schedule.is_leased(number, id)) {
+            return false;
+        }
+        let hold = DutyEvent::Hold { reason: reason.clone(), by: by.to_owned() };
+        let dismiss = DutyEvent::Dismiss { by: by.to_owned(), reason, at: clock::wall() };
+        self.change_duty(id, destination, hold, None)
+            && self.change_duty(id, destination, dismiss, None)
+    }
 }
 
 impl Custody {
+    /// The duty to a destination of the cargo with this key; `Some(None)`: there is none, or not even
+    /// its tombstone is left. `None`: custody has stopped. Not to be asked before the ledger is ready.
+    pub async fn duty(
+        &self,
+        origin: NodeName,
+        key: String,
+        destination: DestinationName,
+    ) -> Option<Option<(CargoId, DutyStatus)>> {
+        self.look(move |c| c.duty(origin, key, &destination)).await
+    }
+
+    /// Dismisses an owed duty that is not being tried now, because whoever handed its cargo over has
+    /// something to say in its place; false when it is being tried or not owed. Durable when this
+    /// returns; `None`: custody has stopped.
+    pub async fn give_up(
+        &self,
+        id: CargoId,
+        destination: DestinationName,
+        by: &'static str,
+        reason: String,
+    ) -> Option<bool> {
+        self.change(move |c| c.give_up(id, &destination, by, reason)).await
+    }
+
     /// What custody has of each of these instances (SOP Instance UIDs) of an origin, in their
     /// order; `None`: custody has stopped.
     pub async fn holdings(

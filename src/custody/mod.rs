@@ -310,6 +310,13 @@ pub enum Receipt {
         /// Its name below the destination's folder, ours.
         name: String,
     },
+    /// An HL7 acknowledgement that says yes.
+    Hl7 {
+        /// Acknowledgment code (table 0008): `AA`, `CA`.
+        code: String,
+        /// MSA-2: MSH-10 of the message that it is about.
+        control_id: String,
+    },
     /// A node's signed receipt.
     Node {
         /// The statement that was signed.

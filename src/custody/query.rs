@@ -196,7 +196,7 @@ impl Custodian {
         keys.map(|key| key.map(|k| CargoId(tail_u64(&k)))).collect()
     }
 
-    fn status_of(&mut self, id: CargoId) -> Result<Option<CargoStatus>, LedgerError> {
+    pub(super) fn status_of(&mut self, id: CargoId) -> Result<Option<CargoStatus>, LedgerError> {
         let row = match &self.ledger {
             LedgerState::Ready(view) => view.cargo(id)?,
             LedgerState::Building(_) => None,
@@ -357,6 +357,7 @@ fn receipt_words(receipt: &StoredReceipt) -> String {
     match receipt {
         StoredReceipt::Dicom { status } => format!("C-STORE status {status:04X}H"),
         StoredReceipt::File { name } => format!("file {name}"),
+        StoredReceipt::Hl7 { code, control_id } => format!("HL7 {code} to message {control_id}"),
         StoredReceipt::Node { leaf, .. } => {
             format!("signed by certificate {}", crate::cargo::Sha256(*leaf))
         }

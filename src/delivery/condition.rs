@@ -99,7 +99,7 @@ impl Condition {
 pub struct DestinationStatus {
     /// Its name.
     pub destination: DestinationName,
-    /// `dicom` or `folder`.
+    /// `dicom`, `hl7` or `folder`.
     pub kind: &'static str,
     /// Whether it answered at its last try; absent before the first.
     pub up: Option<bool>,

@@ -1,13 +1,17 @@
-//! Hands cargo to its last destination: a DICOM application entity by C-STORE, or a folder.
+//! Hands cargo to its last destination: a DICOM application entity by C-STORE, a receiver of HL7 over
+//! MLLP, or a folder.
 //!
 //! Promise: an object is receipted only by the destination's own *yes* to it (a C-STORE-RSP of
-//! the success or warning class, or a file that is synced under its final name), a damaged object
-//! never goes out whole, and retries never end while a destination is down. One destination never
-//! waits for another. At least once: an object whose answer was lost is sent again, unchanged.
+//! the success or warning class, an acknowledgement AA or CA of that very message, or a file that is
+//! synced under its final name), a damaged object never goes out whole, and retries never end while
+//! a destination is down. One destination never waits for another. At least once: an object whose
+//! answer was lost is sent again, unchanged.
 //!
 //! Limits: associations per destination as configured; per association 16 leased objects of 64
 //! MiB together (one may be larger), 128 presentation contexts, about 1 MiB of buffers; re-encoding
-//! holds up to three copies of an object of at most `reencode_length_max`.
+//! holds up to three copies of an object of at most `reencode_length_max`. HL7: one connection and
+//! one message at a time, of at most [`HL7_LENGTH_MAX`]; an answer of at most
+//! [`hl7_exchange::ANSWER_LENGTH_MAX`].
 
 // Connects, associates, stores, releases.
 mod association;
@@ -21,6 +25,10 @@ pub mod contexts;
 mod dicom;
 // A folder as a destination.
 mod folder;
+// A receiver of HL7 as a destination.
+mod hl7;
+// One message after the other, and whose answer it is; pure.
+pub mod hl7_exchange;
 // The front of a DICOM file; pure.
 pub mod part10;
 // From one native transfer syntax to another; pure.
@@ -50,12 +58,13 @@ use crate::cargo::{CargoKind, DestinationName, Envelope};
 use crate::clock;
 use crate::custody::Custody;
 use crate::dicom::{AeTitle, is_uid};
+use crate::hl7::charset::Charset;
 use crate::metrics::Metrics;
 
 pub use self::condition::DestinationStatus;
 pub use crate::inquiry::Tls;
 
-/// A destination of kind `dicom` or `folder`, checked.
+/// A destination of kind `dicom`, `hl7` or `folder`, checked.
 #[derive(Debug, Clone)]
 pub struct Destination {
     /// Its name.
@@ -75,6 +84,8 @@ pub const DESTINATION_BACKOFF: Backoff =
 pub enum Target {
     /// An application entity that takes C-STORE.
     Dicom(DicomTarget),
+    /// A receiver of HL7 messages over MLLP.
+    Hl7(Hl7Target),
     /// A folder on this machine; it is made when it is missing.
     Folder(PathBuf),
 }
@@ -143,6 +154,33 @@ impl Default for Timeouts {
     }
 }
 
+/// A receiver of HL7 messages.
+#[derive(Debug, Clone)]
+pub struct Hl7Target {
+    /// Host name or address; looked up at each connection.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// MLLP over TLS; absent: plain TCP.
+    pub tls: Option<Tls>,
+    /// Of messages and answers whose MSH-18 says nothing.
+    pub charset: Charset,
+    /// How long to wait for what.
+    pub timeouts: Hl7Timeouts,
+}
+
+/// Limits of every wait for a receiver of HL7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hl7Timeouts {
+    /// For the TCP connection, and again for the TLS handshake.
+    pub connect: Duration,
+    /// For the receiver to take a message, and again for its answer.
+    pub response: Duration,
+}
+
+/// Longest HL7 message that is sent, in bytes; it is held in memory.
+pub const HL7_LENGTH_MAX: u64 = 64 << 20;
+
 /// Wait before a sender is started again that ended by a panic.
 const RESTART_WAIT: Duration = Duration::from_secs(5);
 
@@ -194,6 +232,12 @@ pub fn start(
                 };
                 tasks.spawn(supervise(name.clone(), start, shutdown.clone()));
                 "folder"
+            }
+            Target::Hl7(target) => {
+                let (sender, target) = (sender(true), Arc::new(target));
+                let start = move || tokio::spawn(hl7::run(sender.clone(), target.clone()));
+                tasks.spawn(supervise(name.clone(), start, shutdown.clone()));
+                "hl7"
             }
             Target::Dicom(target) => {
                 let target = Arc::new(target);

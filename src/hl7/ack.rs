@@ -5,10 +5,10 @@
 //! acknowledgement (`ACK`): receivers of orders take it in place of ORR, ORG and ORI.
 //!
 //! A *reject* (AR, CR) is about the message as such, an *error* (AE, CE) about what it says.
-//! Neither is worth sending the same bytes again. [`Answer`] reads what others answer to us.
+//! Neither is worth sending the same bytes again. What others answer to us: [`answer`](super::answer).
 
 use super::charset::UnknownCharset;
-use super::datatype::{components, escaped, repetitions, value};
+use super::datatype::{components, escaped, repetitions};
 use super::header::{Header, Mode};
 use super::message::{Delimiters, Message, MessageError, Segment};
 use super::path::Location;
@@ -35,6 +35,22 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// All of the table.
+    pub(super) const ALL: [Self; 12] = [
+        Self::SegmentSequenceError,
+        Self::RequiredFieldMissing,
+        Self::DataTypeError,
+        Self::TableValueNotFound,
+        Self::UnsupportedMessageType,
+        Self::UnsupportedEventCode,
+        Self::UnsupportedProcessingId,
+        Self::UnsupportedVersionId,
+        Self::UnknownKeyIdentifier,
+        Self::DuplicateKeyIdentifier,
+        Self::ApplicationRecordLocked,
+        Self::ApplicationInternalError,
+    ];
+
     /// The code.
     pub fn code(self) -> &'static str {
         self.entry().0
@@ -110,7 +126,7 @@ impl Refusal {
 }
 
 /// `PID-3`, as people name a field.
-fn named(location: &Location) -> String {
+pub(super) fn named(location: &Location) -> String {
     match location.field {
         Some(field) => format!("{}-{field}", location.segment),
         None => location.segment.clone(),
@@ -146,7 +162,11 @@ pub enum Stage {
 
 /// Acknowledgment code (table 0008).
 pub fn code(stage: Stage, refusals: &[Refusal]) -> &'static str {
-    match (stage, refusals.iter().map(|r| r.verdict).max()) {
+    acknowledgement_code(stage, refusals.iter().map(|r| r.verdict).max())
+}
+
+pub(super) const fn acknowledgement_code(stage: Stage, refused: Option<Verdict>) -> &'static str {
+    match (stage, refused) {
         (Stage::Application, None) => "AA",
         (Stage::Application, Some(Verdict::Error)) => "AE",
         (Stage::Application, Some(Verdict::Reject)) => "AR",
@@ -208,41 +228,6 @@ pub fn acknowledge(
     answer.push(msa);
     errors(&header, refusals, &d).into_iter().for_each(|err| answer.push(err));
     answer
-}
-
-/// What a receiver has answered to a message of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Which acknowledgement it is.
-    pub stage: Stage,
-    /// No, and of which kind; none when it is a yes.
-    pub refused: Option<Verdict>,
-    /// MSA-2: MSH-10 of the message that is answered.
-    pub control_id: String,
-    /// What the receiver says of it: MSA-3, or else ERR-8, ERR-3 or ERR-1 of the first ERR.
-    pub words: String,
-}
-
-impl Answer {
-    /// Reads MSA and ERR of any message that has them (ACK, ORR, ORG, ORI); none when there is no
-    /// MSA with a code of table 0008.
-    pub fn read(message: &Message) -> Option<Self> {
-        let msa = message.segments().find(|segment| segment.is("MSA"))?;
-        let (stage, refused) = match value(msa.field(1)).as_str() {
-            "AA" => (Stage::Application, None),
-            "AE" => (Stage::Application, Some(Verdict::Error)),
-            "AR" => (Stage::Application, Some(Verdict::Reject)),
-            "CA" => (Stage::Accept, None),
-            "CE" => (Stage::Accept, Some(Verdict::Error)),
-            "CR" => (Stage::Accept, Some(Verdict::Reject)),
-            _ => return None,
-        };
-        let err = message.segments().find(|segment| segment.is("ERR"));
-        let errors = err.into_iter().flat_map(|err| [err.field(8), err.field(3), err.field(1)]);
-        let mut texts = std::iter::once(msa.field(3)).chain(errors).map(value);
-        let words = texts.find(|text| !text.is_empty()).unwrap_or_default();
-        Some(Self { stage, refused, control_id: value(msa.field(2)), words })
-    }
 }
 
 /// The answer to bytes without a readable MSH: nobody is named, and no control ID.

@@ -41,6 +41,8 @@ pub mod order;
 
 pub mod ack;
 
+pub mod answer;
+
 pub mod inbound;
 
 mod escape;

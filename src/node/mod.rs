@@ -93,6 +93,7 @@ pub struct Node {
     intake_config: Option<Arc<ArcSwap<intake::Config>>>,
     intake_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     destinations: watch::Sender<Vec<Destination>>,
+    receivers: Arc<ArcSwap<registrar::Receivers>>,
     delivery_tls: Sha256,
     /// Ends when the last sender has ended.
     senders: Option<JoinHandle<()>>,
@@ -195,6 +196,7 @@ impl Node {
             intake_config: None,
             intake_tls: None,
             destinations,
+            receivers: router.receivers(),
             senders: Some(tokio::spawn(senders.keep(delivery, token))),
             addresses: Addresses {
                 tunnel: tunnel.as_ref().and_then(|t| t.local_address()),

@@ -48,6 +48,7 @@ impl Node {
             tls.store(new);
         }
         self.view.routes.store(Arc::new(new.routes.clone()));
+        self.receivers.store(Arc::new(new.receivers()));
         let of_destination = |change: &Change| match change {
             Change::Applied { key } => key.starts_with("destination"),
             Change::NeedsRestart { .. } => false,

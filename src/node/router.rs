@@ -10,7 +10,7 @@ use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope};
 use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
-use crate::orders::registrar::{HeldStudies, Ways};
+use crate::orders::registrar::{HeldStudies, Receivers, Ways};
 use crate::routing::{Subject, Table};
 use crate::{intake, ops, tunnel};
 
@@ -24,8 +24,10 @@ pub(super) struct TableRouter {
     routes: Arc<ArcSwap<Table>>,
     /// Studies whose images wait for a person.
     held: HeldStudies,
-    /// Destinations that are nodes: what is no image goes nowhere else.
+    /// Destinations that are nodes: what nodes tell each other goes nowhere else.
     nodes: BTreeSet<DestinationName>,
+    /// Destinations that take orders by HL7, as they stand at each question.
+    receivers: Arc<ArcSwap<Receivers>>,
 }
 
 impl TableRouter {
@@ -34,7 +36,13 @@ impl TableRouter {
             DestinationKind::Node { .. } => Some(destination.name.clone()),
             _ => None,
         });
-        Self { routes, held: HeldStudies::default(), nodes: nodes.collect() }
+        let receivers = Arc::new(ArcSwap::from_pointee(config.receivers()));
+        Self { routes, held: HeldStudies::default(), nodes: nodes.collect(), receivers }
+    }
+
+    /// Where a reload tells how receivers of HL7 take orders.
+    pub(super) fn receivers(&self) -> Arc<ArcSwap<Receivers>> {
+        self.receivers.clone()
     }
 
     /// Where the studies are told whose images wait for a person.
@@ -60,6 +68,21 @@ impl Ways for TableRouter {
         attribute: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Assignment> {
         self.among_nodes(envelope, attribute)
+    }
+
+    fn tell(
+        &self,
+        envelope: &Envelope,
+        attribute: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Assignment> {
+        let mut to = self.routes.load().assign(&Subject { envelope, attribute });
+        let receivers = self.receivers.load();
+        to.retain(|a| receivers.contains_key(&a.destination));
+        to
+    }
+
+    fn receivers(&self) -> Arc<Receivers> {
+        self.receivers.load_full()
     }
 }
 

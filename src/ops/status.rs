@@ -71,7 +71,7 @@ pub struct Spool {
 pub struct Destination {
     /// Its name.
     pub destination: DestinationName,
-    /// `node`, `dicom` or `folder`; empty for one that is no longer configured.
+    /// `node`, `dicom`, `hl7` or `folder`; empty for one that is no longer configured.
     pub kind: String,
     /// It answered at its last try; absent before the first.
     pub up: Option<bool>,

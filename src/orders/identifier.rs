@@ -267,6 +267,15 @@ fn script(name: &str) -> Script {
     }
 }
 
+/// How a name is written (HL7 table 0465): `I` ideographic, `P` phonetic (kana), `A` alphabetic.
+pub fn representation(name: &str) -> &'static str {
+    match script(&fold(name)) {
+        Script::Ideographic => "I",
+        Script::Kana => "P",
+        Script::Latin => "A",
+    }
+}
+
 /// Katakana of half width, U+FF66 to U+FF9D, in full width.
 const HALF_WIDTH: &str = "ヲァィゥェォャュョッーアイウエオカキクケコサシスセソタチツテトナニヌネノ\
                           ハヒフヘホマミムメモヤユヨラリルレロワン";

@@ -139,7 +139,9 @@ impl fmt::Display for Explanation {
             writeln!(f, "{verdict}")?;
         }
         if self.assignments.is_empty() {
-            return writeln!(f, "no rule matches: kept as unrouted");
+            let applies = self.rules.iter().any(|verdict| verdict.why == Why::Applies);
+            let why = if applies { "no destination takes images" } else { "no rule matches" };
+            return writeln!(f, "{why}: kept as unrouted");
         }
         for one in &self.assignments {
             write!(f, "goes to {} as {}", one.destination, one.urgency)?;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dicom_core::Tag;
 
-use crate::cargo::{Assignment, DestinationName, Envelope, Urgency};
+use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope, Urgency};
 
 pub use condition::{Attribute, Condition, Field, FieldError, Pattern, PatternError};
 pub use explain::{Explanation, Found, Mismatch, Patient, Verdict, Why};
@@ -76,12 +76,27 @@ impl Rule {
 #[serde(transparent)]
 pub struct Table {
     rules: Vec<Rule>,
+    /// Destinations that take messages: images go elsewhere, whatever a rule says.
+    #[serde(skip)]
+    no_images: BTreeSet<DestinationName>,
 }
 
 impl Table {
     /// A table of checked rules. `config` sees to unique names and known destinations.
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self { rules }
+        Self { rules, no_images: BTreeSet::new() }
+    }
+
+    /// The same, with destinations to which no image goes although rules name them, so that one
+    /// rule can lead images to an archive and their orders to its RIS.
+    #[must_use]
+    pub fn without_images_for(mut self, destinations: BTreeSet<DestinationName>) -> Self {
+        self.no_images = destinations;
+        self
+    }
+
+    fn takes(&self, assignment: &Assignment, kind: CargoKind) -> bool {
+        kind != CargoKind::Image || !self.no_images.contains(&assignment.destination)
     }
 
     /// The rules, in order.
@@ -117,12 +132,17 @@ impl Table {
                 }
             }
         }
-        union.assignments()
+        let mut to = union.assignments();
+        to.retain(|assignment| self.takes(assignment, subject.envelope.kind));
+        to
     }
 
     /// As [`assign`](Self::assign), and says of every rule whether it applies and why not.
     pub fn explain(&self, subject: &Subject<'_>, patient: Patient) -> Explanation {
-        explain::explain(&self.rules, subject, patient)
+        let mut explanation = explain::explain(&self.rules, subject, patient);
+        let kind = subject.envelope.kind;
+        explanation.assignments.retain(|assignment| self.takes(assignment, kind));
+        explanation
     }
 }
 

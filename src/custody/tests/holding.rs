@@ -1,7 +1,8 @@
 //! What custody says of instances that somebody names.
 
-use super::{give, name, open, receipt_all, to};
+use super::{give, name, open, receipt_all, to, want};
 use crate::custody::state::StateName;
+use crate::custody::{Outcome, Receipt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_uid_under_which_other_bytes_came_is_held_by_all_of_its_versions() {
@@ -20,4 +21,36 @@ async fn a_uid_under_which_other_bytes_came_is_held_by_all_of_its_versions() {
     assert_eq!(states().await, [StateName::Receipted]);
     give(&custody, "1.2.3.1", b"other", to("pacs")).await;
     assert_eq!(states().await, [StateName::Receipted, StateName::Held]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duty_is_given_up_only_while_it_is_owed_and_nobody_tries_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let custody = open(dir.path());
+    let kept = give(&custody, "hl7-1", b"MSH", to("ris")).await;
+    let key = || (name("st-elsewhere"), "hl7-1".to_owned(), name("ris"));
+    let duty = async || {
+        let (origin, key, destination) = key();
+        custody.duty(origin, key, destination).await.unwrap()
+    };
+    let (cargo, owed) = duty().await.unwrap();
+    assert_eq!((cargo, owed.state), (kept.cargo(), StateName::Owed));
+    let give_up =
+        async || custody.give_up(cargo, name("ris"), "us", "it says more".into()).await.unwrap();
+    let leased = custody.lease(want("ris", 1)).await;
+    assert!(!give_up().await, "it is being tried");
+    drop(leased);
+    assert!(custody.turn().await && give_up().await);
+    let (_, given_up) = duty().await.unwrap();
+    assert_eq!((given_up.state, given_up.by.as_deref()), (StateName::Dismissed, Some("us")));
+    assert!(!give_up().await, "it is not owed");
+    // What a receiver of HL7 has said is shown as it was said.
+    give(&custody, "hl7-1", b"MSH", to("other")).await;
+    let receipt = Receipt::Hl7 { code: "AA".into(), control_id: "7".into() };
+    let leased = custody.lease(want("other", 1)).await.pop().unwrap();
+    custody.settle(leased, Outcome::Receipted { receipt }).await;
+    let (origin, key, _) = key();
+    let found = custody.duty(origin.clone(), key, name("other")).await.unwrap().unwrap();
+    assert_eq!(found.1.receipt.as_deref(), Some("HL7 AA to message 7"));
+    assert_eq!(custody.duty(origin, "hl7-2".into(), name("ris")).await, Some(None));
 }

@@ -111,25 +111,3 @@ fn an_answer_lists_no_more_refusals_than_it_may() {
     let answer = acknowledge(&received("2.5", ""), Stage::Application, &many, STAMP);
     assert_eq!(answer.segments().count(), 2 + REFUSALS_MAX);
 }
-
-#[test]
-fn what_a_receiver_answers_is_read_back() {
-    let stages = [Stage::Application, Stage::Accept];
-    for (stage, version) in stages.into_iter().flat_map(|s| [(s, "2.3"), (s, "2.5")]) {
-        let yes = acknowledge(&received(version, ""), stage, &[], STAMP);
-        let (control_id, words) = ("M&1".to_owned(), String::new());
-        let expected = Answer { stage, refused: None, control_id, words };
-        assert_eq!(Answer::read(&yes), Some(expected.clone()));
-        let no = acknowledge(&received(version, ""), stage, &refusals(), STAMP);
-        let words = "PID-3 is missing".to_owned();
-        let expected = Answer { refused: Some(Verdict::Error), words, ..expected };
-        assert_eq!(Answer::read(&no), Some(expected));
-    }
-    let read = |rest: &str| {
-        let message = Message::parse(&format!("MSH|^~\\&|A||||||ORG^O20|1|P|2.5\r{rest}"));
-        Answer::read(&message.unwrap())
-    };
-    let no = read("MSA|AR|7\rERR|||204^Unknown key\r").unwrap();
-    assert_eq!((no.refused, no.words.as_str()), (Some(Verdict::Reject), "204^Unknown key"));
-    assert_eq!((read("MSA|XX|7\r"), read("PID|||1\r")), (None, None));
-}

@@ -173,6 +173,10 @@ pub struct Order {
     pub department: Coded,
     /// Whom to call (ORC-14, OBR-17).
     pub contacts: Vec<String>,
+    /// Why it is to be done otherwise, or not at all (ORC-16).
+    pub control_reason: Coded,
+    /// The site that asks (ORC-21).
+    pub facility: String,
 }
 
 impl Order {

@@ -171,7 +171,9 @@ impl<'a> Group<'a> {
         order.ordered_at = TimeStamp::new(&value(orc.field(9).component(1)));
         order.requesters = all(orc.field(12), Person::read);
         order.contacts = all(orc.field(14), telecommunication);
+        order.control_reason = Coded::read(orc.field(16).repetition(1));
         order.department = Coded::read(orc.field(17).repetition(1));
+        order.facility = value(orc.field(21).repetition(1).component(1));
         let pv1 = head.iter().find(|segment| segment.is("PV1"));
         if let Some(pv1) = pv1.filter(|_| order.department.is_empty()) {
             let place = pv1.field(3).repetition(1);

@@ -297,7 +297,8 @@ fn order() -> impl Strategy<Value = Order> {
     let when = (time(), time(), proptest::sample::select(vec!["", "S", "A", "R", "移"]));
     let what = (coded(), coded(), coded(), few(coded()), text());
     let which = (some(), some(), few(step()), any::<bool>());
-    let more = (few(some()), few(observation), few(person()), coded(), few(some()));
+    let from = (coded(), coded(), text());
+    let more = (few(some()), few(observation), few(person()), from, few(some()));
     (numbers, when, what, which, more).prop_map(|(numbers, when, what, which, more)| {
         let mut order = Order {
             control: numbers.0.into(),
@@ -322,7 +323,9 @@ fn order() -> impl Strategy<Value = Order> {
             notes: more.0,
             observations: more.1,
             requesters: more.2,
-            department: more.3,
+            department: more.3.0,
+            control_reason: more.3.1,
+            facility: more.3.2,
             contacts: more.4,
             ..Order::default()
         };

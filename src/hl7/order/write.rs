@@ -109,7 +109,9 @@ impl Order {
         orc.put(9, escaped(self.ordered_at.as_str(), d));
         orc.put(12, repetitions(&self.requesters, d, |person| person.write(d)));
         orc.put(14, repetitions(&self.contacts, d, |text| write_telecommunication(text, d)));
+        orc.put(16, self.control_reason.write(d));
         orc.put(17, self.department.write(d));
+        orc.put(21, escaped(&self.facility, d));
         orc
     }
 

@@ -22,7 +22,7 @@ use crate::orders::words::Language;
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`.
+    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`, `told` (to a RIS).
     pub kind: &'static str,
     /// What, in words.
     pub what: String,
@@ -83,12 +83,16 @@ impl Registrar {
             let Some(record) = record else { continue };
             let term = order_of_study(&key);
             let studies: Vec<Dossier> = self.store.with(&term, b's', CANDIDATES_MAX).await?;
+            let mut story = told(&record);
+            story.extend(self.tellings(&record).await?);
+            // What came of a message stands below it, though it was of the same moment.
+            story.sort_by_key(|event| event.at);
             all.push(OrderStory {
                 order: record.history.order(),
                 entered_at: record.entered_at,
                 standing: record.own_standing().cloned(),
                 studies: studies.iter().filter_map(Row::of_study).collect(),
-                story: told(&record),
+                story,
             });
         }
         Ok(all)
@@ -108,6 +112,7 @@ impl Registrar {
                 && let Some(record) = self.store.get(super::keys::order_key(key)).await?
             {
                 story.extend(told(&record));
+                story.extend(self.tellings(&record).await?);
             }
             story.sort();
             let carried = self.study(&id, None).await?.and_then(|study| study.carried.as_ref());

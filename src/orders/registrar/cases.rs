@@ -428,11 +428,13 @@ impl Registrar {
         let case = Case { order: Some(&order), matched: None, tally: &tally, settled: None };
         let verdict = judge(&case, &self.config.rules, now);
         record.standing = Some(Standing::of(&verdict, record.standing.as_ref(), now));
-        let owed = record.revision > record.carried;
-        if owed {
+        if record.is_owed() {
             self.outbox.order(record.key());
         }
-        self.store.put(record.entry(&order, owed));
+        if record.to_tell {
+            self.outbox.tell(record.key(), now);
+        }
+        self.store.put(record.entry(&order));
         match Row::of_order(&record) {
             Some(row) => self.roll.set(row),
             None => self.roll.remove(&CaseId::Order(order.key)),

@@ -20,6 +20,8 @@ const FOUND_BY_MAX: usize = 8;
 pub(super) const OPEN: &[u8] = b"open";
 /// Whether an order, or a study's manifest, is to be handed to custody for other nodes.
 pub(super) const TO_CARRY: &[u8] = b"carry";
+/// Whether receivers of HL7 may have to be told of an order.
+pub(super) const TO_TELL: &[u8] = b"tell";
 /// Whether duties of a study are to be held or released.
 pub(super) const HOLDS: &[u8] = b"holds";
 /// Where [`Cursor`] stands.

@@ -63,6 +63,9 @@ impl Asking {
 
     /// Takes in what the same message says of the same order further on.
     fn unite(&mut self, other: Self) {
+        if self.content.modality.is_empty() {
+            self.content.modality = other.content.modality;
+        }
         for study in other.content.studies {
             if !self.content.studies.contains(&study) && self.content.studies.len() < PARTS_MAX {
                 self.content.studies.push(study);
@@ -115,12 +118,21 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         true => &order.procedure,
         false => &order.procedure_code,
     };
-    let procedures = order.steps.iter().take(PARTS_MAX).map(|step| Procedure {
+    // A step that only names a study is no procedure.
+    let named = order.steps.iter().filter(|step| {
+        let texts = [&step.requested_procedure_id, &step.id, &step.modality];
+        texts.iter().any(|text| !text.is_empty())
+    });
+    let procedures = named.take(PARTS_MAX).map(|step| Procedure {
         requested: step.requested_procedure_id.clone(),
         step: step.id.clone(),
         code: self::code(code),
         modality: step.modality.clone(),
     });
+    let mut procedures: Vec<Procedure> = procedures.collect();
+    if procedures.is_empty() && !code.is_empty() {
+        procedures.push(Procedure { code: self::code(code), ..Procedure::default() });
+    }
     let modality = order.steps.iter().map(|s| s.modality.clone()).find(|m| !m.is_empty());
     let content = Content {
         placer: identifier(&order.placer),
@@ -128,7 +140,7 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         group: identifier(&order.group),
         accession: some(&order.accession).map(Identifier::bare),
         studies,
-        procedures: procedures.collect(),
+        procedures,
         patient: patient.clone(),
         modality: modality.unwrap_or_default(),
         scheduled: time(&order.scheduled_at, zone, true),
@@ -139,7 +151,10 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         content,
         asked: order.action,
         status: order.status.clone(),
-        why: peer_text(&order.notes.join(" ")),
+        why: peer_text(&match order.control_reason.shown() {
+            "" => order.notes.join(" "),
+            reason => reason.to_owned(),
+        }),
     }
 }
 

@@ -21,6 +21,7 @@ mod cases;
 mod desk;
 mod enter;
 mod evidence_in;
+mod hand_on;
 mod header;
 mod hold;
 mod keys;
@@ -29,7 +30,9 @@ mod new_order;
 mod record;
 mod roll;
 mod store;
+mod telling;
 mod travel;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 pub use answers::{CaseStory, Event, OrderStory};
 pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
+pub use hand_on::{MESSAGE_BYTES_MAX, Receiver, Receivers};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
 pub use new_order::NewOrder;
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
@@ -217,7 +221,13 @@ impl Registrar {
         // Only what is durable here is told to others.
         self.hold_and_release().await?;
         self.carry(now).await?;
-        let written = self.end(&mut owed).await? && written;
+        let letters = self.write_letters(now).await?;
+        let mut written = self.end(&mut owed).await? && written;
+        // That a message is on its way is durable before custody has it.
+        if written && !letters.is_empty() {
+            self.hand_on(letters, now).await?;
+            written = self.end(&mut owed).await?;
+        }
         if !written {
             tokio::time::sleep(PAUSE).await;
         }

@@ -19,8 +19,10 @@ use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use super::keys::{
-    HOLDS, OPEN, TO_CARRY, entry, order_key, order_of_study, order_terms, study_key, study_terms,
+    HOLDS, OPEN, TO_CARRY, TO_TELL, entry, order_key, order_of_study, order_terms, study_key,
+    study_terms,
 };
+use super::telling::Telling;
 use super::travel::Way;
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
@@ -188,6 +190,12 @@ pub(super) struct OrderRecord {
     /// Nodes to which images of its studies go.
     #[n(6)]
     pub(super) ways: Vec<Way>,
+    /// What receivers of HL7 were told of it, as it was told.
+    #[cbor(n(7), default)]
+    pub(super) told: Vec<Telling>,
+    /// It says something that they may have to be told.
+    #[cbor(n(8), default)]
+    pub(super) to_tell: bool,
 }
 
 impl OrderRecord {
@@ -201,13 +209,16 @@ impl OrderRecord {
             studies: 0,
             standing: None,
             ways: Vec::new(),
+            told: Vec::new(),
+            to_tell: false,
         }
     }
 
-    /// It says something new, which other nodes are to be told.
+    /// It says something new, which other nodes, and receivers of HL7, are to be told.
     pub(super) fn revise(&mut self, now: Timestamp) {
         let wall = u64::try_from(now.0).unwrap_or(0);
         self.revision = wall.max(self.revision + 1);
+        self.to_tell = true;
     }
 
     pub(super) fn key(&self) -> &OrderKey {
@@ -219,13 +230,21 @@ impl OrderRecord {
         self.standing.as_ref().filter(|_| self.studies == 0)
     }
 
-    pub(super) fn entry(&self, order: &Order, owed: bool) -> Entry {
+    /// Whether other nodes are to be told of it.
+    pub(super) const fn is_owed(&self) -> bool {
+        self.revision > self.carried
+    }
+
+    pub(super) fn entry(&self, order: &Order) -> Entry {
         let mut terms = order_terms(order);
         if self.own_standing().is_some_and(Standing::is_open) {
             terms.push(OPEN.to_vec());
         }
-        if owed {
+        if self.is_owed() {
             terms.push(TO_CARRY.to_vec());
+        }
+        if self.to_tell {
+            terms.push(TO_TELL.to_vec());
         }
         entry(order_key(self.key()), self, terms)
     }

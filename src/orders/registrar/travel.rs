@@ -12,17 +12,20 @@
 //!   than [`ORDER_BYTES_MAX`], is kept as cargo, told in the log, and otherwise passed over.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
 use super::cases::OpenStudy;
-use super::keys::{TO_CARRY, entry, manifest_key, order_key};
+use super::hand_on::{Receivers, ToTell};
+use super::keys::{TO_CARRY, TO_TELL, entry, manifest_key, order_key};
 use super::record::{Dossier, OrderRecord, Standing, StudyRef, Told};
 use super::store::Stopped;
 use super::{DUE_MAX, Registrar};
 use crate::cargo::{
     Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Sha256, Urgency,
+    peer_text,
 };
 use crate::clock::Timestamp;
 use crate::custody::{Arrival, Draft};
@@ -45,15 +48,25 @@ pub const MANIFEST_PAUSE: Duration = Duration::from_secs(1);
 /// Destinations of one study or order that are remembered.
 const WAYS_MAX: usize = 16;
 
-/// Who knows which other nodes a piece of cargo is to go to.
+/// Who knows where a piece of cargo is to go to. `attribute` answers as in
+/// [`Subject`](crate::routing::Subject).
 pub trait Ways: Send + Sync + 'static {
-    /// The assignments among nodes: what goes elsewhere is left out. `attribute` answers as in
-    /// [`Subject`](crate::routing::Subject).
+    /// The assignments among nodes: what goes elsewhere is left out.
     fn assign(
         &self,
         envelope: &Envelope,
         attribute: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Assignment>;
+
+    /// The assignments among [`receivers`](Self::receivers).
+    fn tell(
+        &self,
+        envelope: &Envelope,
+        attribute: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<Assignment>;
+
+    /// The destinations that take orders by HL7.
+    fn receivers(&self) -> Arc<Receivers>;
 }
 
 /// An order on its way.
@@ -96,11 +109,18 @@ pub(super) fn add_ways(own: &mut Vec<Way>, new: impl IntoIterator<Item = Way>) -
 pub(super) struct Outbox {
     orders: BTreeMap<OrderKey, ()>,
     studies: BTreeMap<StudyRef, Timestamp>,
+    /// Orders that receivers of HL7 may have to be told of.
+    pub(super) tell: ToTell,
 }
 
 impl Outbox {
     pub(super) fn order(&mut self, key: &OrderKey) {
         self.orders.insert(key.clone(), ());
+    }
+
+    /// An order is to be told.
+    pub(super) fn tell(&mut self, key: &OrderKey, now: Timestamp) {
+        self.tell.add(key, now);
     }
 
     /// A manifest of the study is to go, not before its last one is old enough.
@@ -131,6 +151,8 @@ impl Registrar {
         self.outbox = Outbox::default();
         let orders: Vec<OrderRecord> = self.store.with(TO_CARRY, b'o', TO_CARRY_MAX).await?;
         orders.iter().for_each(|o| self.outbox.order(o.key()));
+        let told: Vec<OrderRecord> = self.store.with(TO_TELL, b'o', TO_CARRY_MAX).await?;
+        told.iter().for_each(|o| self.outbox.tell(o.key(), Timestamp::default()));
         let studies: Vec<Dossier> = self.store.with(TO_CARRY, b's', TO_CARRY_MAX).await?;
         studies.iter().for_each(|s| self.outbox.study(&s.study(), s.told.as_ref()));
         Ok(())
@@ -187,28 +209,14 @@ impl Registrar {
         }
         record.carried = record.revision;
         self.outbox.orders.remove(key);
-        self.store.put(record.entry(&order, false));
+        self.store.put(record.entry(&order));
         Ok(true)
     }
 
     /// Where an order goes: where the routes send what is like it, and where its images went.
     fn ways_of(&self, order: &Order, record: &OrderRecord, envelope: &Envelope) -> Vec<Assignment> {
-        let c = &order.content;
-        let first = |own: &str| crate::cargo::peer_text(own);
-        let asked = Envelope {
-            modality: first(&c.modality),
-            accession: first(c.accession.as_ref().map_or("", |a| &a.id)),
-            patient_id: first(c.patient.ids.first().map_or("", |i| &i.id)),
-            ..envelope.clone()
-        };
-        let attribute = |keyword: &str| match keyword {
-            "Modality" => Some(asked.modality.clone()),
-            "AccessionNumber" => Some(asked.accession.clone()),
-            "PatientID" => Some(asked.patient_id.clone()),
-            "RequestingService" => Some(c.clinical.department.clone()),
-            _ => None,
-        };
-        let mut to = self.ways.assign(&asked, &attribute);
+        let asked = like(order, envelope.clone());
+        let mut to = self.ways.assign(&asked, &|keyword| attribute_of(order, &asked, keyword));
         for way in &record.ways {
             if !to.iter().any(|a| a.destination == way.destination) {
                 let (destination, urgency) = (way.destination.clone(), way.urgency);
@@ -277,8 +285,9 @@ impl Registrar {
         let before = record.history.order();
         record.history = told.history;
         record.revision = told.revision;
-        // It goes no further from here by itself; the routes may send the cargo on.
+        // It goes to no other node from here by itself; the routes may send the cargo on.
         record.carried = told.revision;
+        record.to_tell = true;
         self.enter_order_as_is(record, &before, now).await
     }
 
@@ -322,6 +331,28 @@ impl Registrar {
         self.changed(&id);
         Ok(Some(id))
     }
+}
+
+/// The envelope with what rules may ask of an order.
+pub(super) fn like(order: &Order, envelope: Envelope) -> Envelope {
+    let c = &order.content;
+    Envelope {
+        modality: peer_text(&c.modality),
+        accession: peer_text(c.accession.as_ref().map_or("", |a| &a.id)),
+        patient_id: peer_text(c.patient.ids.first().map_or("", |i| &i.id)),
+        ..envelope
+    }
+}
+
+/// An attribute of an order, for rules that ask for it.
+pub(super) fn attribute_of(order: &Order, asked: &Envelope, keyword: &str) -> Option<String> {
+    Some(match keyword {
+        "Modality" => asked.modality.clone(),
+        "AccessionNumber" => asked.accession.clone(),
+        "PatientID" => asked.patient_id.clone(),
+        "RequestingService" => order.content.clinical.department.clone(),
+        _ => return None,
+    })
 }
 
 async fn read_order(arrival: &Arrival) -> Option<CarriedOrder> {
