@@ -7,6 +7,7 @@
 //!
 //! Limits: a file of at most [`FILE_LENGTH_MAX`] bytes. Nothing here resolves names or connects.
 
+mod api;
 mod changes;
 mod check;
 mod commitment;
@@ -29,6 +30,7 @@ use toml::de::DeTable;
 use crate::cargo::{DestinationName, NodeName};
 use crate::routing::Table;
 
+pub use api::{ApiClient, ApiError, ApiSection, ApiTls};
 pub use changes::{Change, changes, reloaded};
 pub use describe::describe;
 pub use orders::{Hl7Section, OrdersSection};
@@ -63,6 +65,8 @@ pub struct Config {
     pub routes: Table,
     /// `[orders]`; `None`: this node keeps no orders.
     pub orders: Option<OrdersSection>,
+    /// `[api]`; `None`: other systems are not served.
+    pub api: Option<ApiSection>,
     /// `[ops]`.
     pub ops: OpsSection,
     /// `[drain]`.
@@ -145,6 +149,7 @@ impl Config {
             destinations: document.destinations.into_iter().map(|(_, d)| d).collect(),
             routes: Table::new(document.routes.into_iter().map(|(_, rule)| rule).collect()),
             orders: document.orders,
+            api: document.api,
             ops: document.ops,
             drain: document.drain,
             settings: source.settings,
