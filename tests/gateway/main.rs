@@ -3,6 +3,7 @@
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
 mod answers;
+mod api;
 mod attack;
 mod both_ends;
 mod chance;
@@ -18,6 +19,7 @@ mod foreign;
 mod forwarding;
 mod guides;
 mod hl7;
+mod hostile_api;
 mod hostile_dicom;
 mod hostile_quic;
 mod http;

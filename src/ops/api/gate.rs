@@ -130,7 +130,7 @@ impl Gate {
                 if first {
                     tracing::warn!(target: "audit", %from, "logins fail too often to be logged");
                 }
-                let seconds = wait.as_secs().max(1);
+                let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1);
                 let problem = Problem::new(
                     StatusCode::TOO_MANY_REQUESTS,
                     "too-many-failures",

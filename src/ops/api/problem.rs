@@ -10,8 +10,8 @@ use crate::orders::registrar::{DeskError, Flaw};
 /// A problem document. Its type is a path that names the kind; `docs/api.md` lists them.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Problem {
-    #[serde(rename = "type")]
-    kind: String,
+    #[serde(rename = "type", serialize_with = "path")]
+    kind: &'static str,
     title: &'static str,
     #[serde(serialize_with = "number")]
     status: StatusCode,
@@ -23,7 +23,11 @@ pub(super) struct Problem {
     faults: Vec<Flaw>,
     /// After how many seconds it may be tried again.
     #[serde(skip)]
-    retry_after: Option<u64>,
+    retry_after: Option<u32>,
+}
+
+fn path<S: serde::Serializer>(kind: &str, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&format!("/problems/{kind}"))
 }
 
 fn number<S: serde::Serializer>(status: &StatusCode, s: S) -> Result<S::Ok, S::Error> {
@@ -31,22 +35,21 @@ fn number<S: serde::Serializer>(status: &StatusCode, s: S) -> Result<S::Ok, S::E
 }
 
 /// Seconds after which a call may be tried again that could not be kept.
-const AGAIN_SECONDS: u64 = 5;
+const AGAIN_SECONDS: u32 = 5;
 
 impl Problem {
     pub(super) fn new(
         status: StatusCode,
-        word: &str,
+        kind: &'static str,
         title: &'static str,
         detail: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
         let (detail, next) = (detail.into(), next.into());
-        let kind = format!("/problems/{word}");
         Self { kind, title, status, detail, next, faults: Vec::new(), retry_after: None }
     }
 
-    pub(super) const fn again_after(mut self, seconds: u64) -> Self {
+    pub(super) const fn again_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Bytes, to_bytes};
+use axum::body::{Bytes, HttpBody, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -21,6 +21,9 @@ pub const BODY_MAX: usize = 64 << 10;
 /// Longest time in which a body must come.
 pub const BODY_TIME: Duration = Duration::from_secs(20);
 
+/// Most characters of a number that an audit repeats.
+const CONCERNS_MAX: usize = 128;
+
 /// The body of a request: JSON, or nothing.
 pub(super) struct Said(pub(super) Bytes);
 
@@ -31,18 +34,14 @@ impl<S: Send + Sync> FromRequest<S> for Said {
         let (parts, body) = request.into_parts();
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_owned());
+        // One that is said to be too long is not waited for.
+        if body.size_hint().lower() > BODY_MAX as u64 {
+            return Err(too_long());
+        }
         let read = tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_MAX)).await;
         let body = match read {
             Ok(Ok(body)) => body,
-            Ok(Err(error)) if is_too_long(&error) => {
-                return Err(Problem::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "too-long",
-                    "Too long",
-                    format!("a body has at most {BODY_MAX} bytes"),
-                    "send less; nothing has changed",
-                ));
-            }
+            Ok(Err(error)) if is_too_long(&error) => return Err(too_long()),
             Ok(Err(_)) => return Err(Problem::malformed("the body broke off")),
             Err(_) => {
                 return Err(Problem::new(
@@ -66,6 +65,16 @@ impl<S: Send + Sync> FromRequest<S> for Said {
         }
         Ok(Self(body))
     }
+}
+
+fn too_long() -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too-long",
+        "Too long",
+        format!("a body has at most {BODY_MAX} bytes"),
+        "send less; nothing has changed",
+    )
 }
 
 fn is_too_long(error: &axum::Error) -> bool {
@@ -146,6 +155,7 @@ pub(super) struct Concerns(pub(super) String);
 /// A document, and what it is about.
 pub(super) fn told<T: Serialize>(status: StatusCode, document: &T, concerns: &str) -> Response {
     let mut response = (status, Json(document)).into_response();
-    response.extensions_mut().insert(Concerns(concerns.to_owned()));
+    let concerns = concerns.chars().take(CONCERNS_MAX).collect();
+    response.extensions_mut().insert(Concerns(concerns));
     response
 }
