@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::access::{Client, Denial, Right, Shown};
@@ -26,6 +27,8 @@ pub(super) struct Peer {
     pub(super) address: IpAddr,
     /// Names in the certificate that TLS has verified.
     pub(super) certificate: Arc<[String]>,
+    /// The door by which it came in has closed: what it was let in for may have been withdrawn.
+    pub(super) closed: CancellationToken,
 }
 
 /// Who calls.
@@ -78,6 +81,11 @@ impl Gate {
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Problem::unavailable("the listener did not say who calls").into_response();
         };
+        // The request in hand at a reload: a token is looked up anew, a certificate cannot be.
+        let certificate = match peer.closed.is_cancelled() {
+            true => &[],
+            false => &peer.certificate[..],
+        };
         let mut tokens = request.headers().get_all(header::AUTHORIZATION).iter();
         // Two of them are none: which one counts must not depend on who reads them.
         let authorization = match (tokens.next(), tokens.next()) {
@@ -85,7 +93,7 @@ impl Gate {
             (None, _) => None,
             _ => Some(&b""[..]),
         };
-        let shown = Shown { authorization, certificate: &peer.certificate, address: peer.address };
+        let shown = Shown { authorization, certificate, address: peer.address };
         let caller = match self.api.door.load().access.identify(&shown) {
             Ok(client) => Caller(client),
             Err(denial) => return self.deny(denial, peer.address).await,

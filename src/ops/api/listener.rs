@@ -155,7 +155,8 @@ async fn connection(
 ) -> Result<(), &'static str> {
     let _ = tcp.set_nodelay(true);
     let Some(tls) = &door.tls else {
-        let peer = Peer { address, certificate: Arc::default() };
+        let closed = door.closed.clone();
+        let peer = Peer { address, certificate: Arc::default(), closed };
         return converse(tcp, peer, door, router, shutdown).await;
     };
     let handshake = TlsAcceptor::from(tls.clone()).accept(tcp);
@@ -169,7 +170,8 @@ async fn connection(
     };
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let certificate = leaf.map(|leaf| names(leaf)).unwrap_or_default().into();
-    converse(stream, Peer { address, certificate }, door, router, shutdown).await
+    let peer = Peer { address, certificate, closed: door.closed.clone() };
+    converse(stream, peer, door, router, shutdown).await
 }
 
 async fn converse(
