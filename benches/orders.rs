@@ -17,7 +17,7 @@ use hikyaku::clock::Timestamp;
 use hikyaku::custody::{Config as CustodyConfig, Custody, Draft};
 use hikyaku::metrics::Metrics;
 use hikyaku::orders::judge::Rules;
-use hikyaku::orders::registrar::{self, Config, Desk, HeldStudies, Receivers, Ways};
+use hikyaku::orders::registrar::{self, Config, Desk, HeldStudies, Page, Receivers, Ways};
 use tokio_util::sync::CancellationToken;
 
 /// Images of one study.
@@ -173,7 +173,8 @@ async fn main() {
     let (mut missing, mut verdict, mut rows) = (Vec::new(), Vec::new(), 0);
     for n in 0..20 {
         let begun = Instant::now();
-        rows = desk.missing(1_000_000).await.expect("a registrar").len();
+        let page = Page { max: 1_000_000, ..Page::default() };
+        rows = desk.missing(page).await.expect("a registrar").len();
         missing.push(begun.elapsed());
         let begun = Instant::now();
         let study = n * (instances / IMAGES) / 20;

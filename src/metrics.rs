@@ -83,6 +83,14 @@ pub struct Metrics {
     pub hl7_refused: IntCounterVec,
     /// HL7 messages answered, by answer (`taken`, `again`, `refused`, `not-kept`).
     pub hl7_messages: IntCounterVec,
+    /// Connections of the API open now, `hikyaku_api_connections`.
+    pub api_connections: IntGauge,
+    /// Connections of the API turned away or broken off, by reason.
+    pub api_refused: IntCounterVec,
+    /// Requests of the API answered, by client (empty: nobody), call and status.
+    pub api_requests: IntCounterVec,
+    /// Failed logins at the API, by reason.
+    pub api_logins_failed: IntCounterVec,
     /// Open orders, by how far their images are.
     pub orders: IntGaugeVec,
     /// Instances that evidence names and custody lacks.
@@ -166,6 +174,22 @@ impl Metrics {
                 "hikyaku_hl7_messages_total",
                 "HL7 messages answered",
                 &["answer"],
+            ),
+            api_connections: b.gauge("hikyaku_api_connections", "API connections open now"),
+            api_refused: b.counters(
+                "hikyaku_api_refused_total",
+                "API connections turned away or broken off",
+                &["reason"],
+            ),
+            api_requests: b.counters(
+                "hikyaku_api_requests_total",
+                "API requests answered",
+                &["client", "call", "status"],
+            ),
+            api_logins_failed: b.counters(
+                "hikyaku_api_logins_failed_total",
+                "Logins at the API that failed",
+                &["reason"],
             ),
             orders: b.gauges("hikyaku_orders", "Open orders, by how far images are", &["state"]),
             missing_instances: b

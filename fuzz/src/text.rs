@@ -1,4 +1,5 @@
-//! What people write: the configuration, and requests to the control socket.
+//! What people and other systems write: the configuration, requests to the control socket and to
+//! the API.
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::path::Path;
 use hikyaku::config::Config;
 use hikyaku::custody::Filter;
 use hikyaku::ops::control::{Decision, ExplainRequest};
+use hikyaku::orders::registrar::{NewOrder, Place};
 
 use super::dicom::project;
 
@@ -23,6 +25,12 @@ pub(crate) fn config(data: &[u8]) {
 pub(crate) fn control(data: &[u8]) {
     let _ = serde_json::from_slice::<Filter>(data);
     let _ = serde_json::from_slice::<ExplainRequest>(data);
+    if let Err(flaws) = NewOrder::read(data) {
+        assert!(!flaws.is_empty(), "refused without a reason");
+    }
+    if let Ok(place) = String::from_utf8_lossy(data).parse::<Place>() {
+        assert_eq!(place.to_string().parse(), Ok(place));
+    }
     if let Ok(decision) = serde_json::from_slice::<Decision>(data) {
         let again = serde_json::to_vec(&decision).expect("memory");
         serde_json::from_slice::<Decision>(&again).expect("our own decision");
@@ -49,6 +57,8 @@ pub(crate) fn controls() -> Vec<Vec<u8>> {
             "action":"retry","reason":"why"}"#,
         r#"{"destination":"pacs","state":"quarantined"}"#,
         r#"{"study":"1.2.3","patient":true}"#,
+        r#"{"number":"P1","scheduled":"2026-11-22T13:00:00+09:00","urgency":"stat","again":true}"#,
+        "short/1795000000123/study/hospital/1.2.3",
     ]
     .map(|s| s.as_bytes().to_vec())
     .to_vec()

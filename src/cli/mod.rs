@@ -11,6 +11,7 @@
 //! A running daemon is asked over its control socket; nothing here opens its ledger. Listings
 //! print a table for people and, with `--json`, one JSON document.
 
+mod api;
 mod ask;
 mod demo;
 mod explain;
@@ -158,6 +159,11 @@ enum Command {
     /// configuration alone is read, and no node need run. Values that identify the patient are
     /// masked unless --patient is given.
     Explain(explain::Explain),
+    /// Make tokens for other systems
+    ///
+    /// Who may call the HTTP API, and what each may do, stands in [api] of the configuration.
+    #[command(subcommand)]
+    Api(api::Api),
     /// Have a running node read its certificates and configuration again
     ///
     /// Says of every changed setting whether it counts now or waits for a restart. When anything is
@@ -205,6 +211,7 @@ pub fn main() -> ExitCode {
         Command::Link(c) => c.run(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
+        Command::Api(c) => c.run(),
         Command::Reload(c) => c.run(),
         Command::Spool(c) => c.run(),
     };

@@ -200,6 +200,8 @@ impl Add {
             "allergies": self.allergies,
             "department": self.department,
             "contact": self.contact,
+            // A person who enters it wants it, also when it was cancelled before.
+            "again": true,
         });
         let answer: Value = ask(&self.target, Method::POST, "/order/add", Some(&order))?;
         match self.target.json {

@@ -23,7 +23,10 @@ pub enum Change {
 }
 
 /// Keys that a running node takes over, by prefix; `*` stands for a name.
-const APPLIED: [&str; 17] = [
+const APPLIED: [&str; 20] = [
+    "api.client",
+    "api.limits",
+    "api.tls",
     "route",
     "destination",
     "dicom.ae_titles",
@@ -44,7 +47,8 @@ const APPLIED: [&str; 17] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 11] = [
+const REASONS: [(&str, &str); 12] = [
+    ("api.listen", "the listener is open"),
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
     ("dicom.listen", "the listener is open"),
@@ -59,7 +63,7 @@ const REASONS: [(&str, &str); 11] = [
 ];
 
 /// Whole sections that cannot come or go while the node runs.
-const SECTIONS: [&str; 3] = ["dicom", "tunnel", "orders"];
+const SECTIONS: [&str; 5] = ["dicom", "tunnel", "orders", "api", "api.tls"];
 
 /// Whether `key` is `prefix`, or stands below it. Names may have dots, so `*` takes all it can.
 fn has_prefix(key: &str, prefix: &str) -> bool {
@@ -90,6 +94,8 @@ fn in_section_of_one(key: &str, old: &Config, new: &Config) -> bool {
     let has = |config: &Config, section: &str| match section {
         "dicom" => config.dicom.is_some(),
         "orders" => config.orders.is_some(),
+        "api" => config.api.is_some(),
+        "api.tls" => config.api.as_ref().is_some_and(|api| api.tls.is_some()),
         _ => config.tunnel.is_some(),
     };
     SECTIONS.iter().any(|s| has(old, s) != has(new, s) && has_prefix(key, s))

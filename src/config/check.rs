@@ -20,6 +20,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     }
     check_listeners(source, document);
     super::orders::check(source, document);
+    super::api::check(source, document);
     check_spool(source, &document.spool);
     if let Some(tunnel) = &document.tunnel {
         check_tunnel(source, tunnel, document);
@@ -92,6 +93,7 @@ fn check_listeners(source: &mut Source<'_>, document: &Document) {
         ("dicom.tls_listen", dicom.and_then(|d| d.tls_listen)),
         ("orders.hl7.listen", hl7.and_then(|h| h.listen)),
         ("orders.hl7.tls_listen", hl7.and_then(|h| h.tls_listen)),
+        ("api.listen", document.api.as_ref().map(|api| api.listen)),
         ("ops.listen", Some(document.ops.listen)),
     ];
     for (i, (key, address)) in tcp.iter().enumerate() {

@@ -35,6 +35,9 @@ fn write(out: &mut String, config: &Config) -> fmt::Result {
     if let Some(orders) = &config.orders {
         write_orders(out, orders)?;
     }
+    if let Some(api) = &config.api {
+        write_api(out, api)?;
+    }
     writeln!(out, "destinations")?;
     for destination in &config.destinations {
         write_destination(out, destination)?;
@@ -97,6 +100,27 @@ fn write_orders(out: &mut String, orders: &OrdersSection) -> fmt::Result {
         time(rules.quiet)
     )?;
     writeln!(out, "  orders without images are overdue {} after their time", time(rules.overdue))
+}
+
+fn write_api(out: &mut String, api: &ApiSection) -> fmt::Result {
+    let how = match &api.tls {
+        None => "plain HTTP, for this machine only",
+        Some(_) => "HTTP with TLS",
+    };
+    writeln!(out, "API for other systems")?;
+    writeln!(out, "  listens on {} ({how})", api.listen)?;
+    for client in &api.clients {
+        let by = match &client.certificate {
+            Some(name) => format!("the certificate of {name}"),
+            None => "a token".into(),
+        };
+        write!(out, "  lets {} {} by {by}", client.name, list(&client.may))?;
+        match client.networks.as_slice() {
+            [] => writeln!(out, ", from any address")?,
+            networks => writeln!(out, ", from {}", list(networks))?,
+        }
+    }
+    Ok(())
 }
 
 fn write_tunnel(out: &mut String, config: &Config, tunnel: &TunnelSection) -> fmt::Result {

@@ -25,6 +25,7 @@ const EVERY_SECTION: &str = "
         { kind = 'folder' }, { kind = 'hl7', tls = {}, timeouts = {} }]
     route = [{ when = { attributes = {} } }]
     orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] } }
+    api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}
 ";

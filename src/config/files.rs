@@ -4,6 +4,7 @@
 //! What would keep the node from starting is a problem. What it can start with (a certificate
 //! that has expired: intake goes on, and the tunnel says why it does not) is a warning.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -16,6 +17,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
 
+use super::api::{self, ApiSection};
 use super::read::Document;
 use super::sections::*;
 use super::source::Source;
@@ -54,6 +56,9 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
         if let Some(trust) = &tls.trust {
             files.certificates("orders.hl7.tls.trust", trust);
         }
+    }
+    if let Some(api) = &document.api {
+        files.api(api);
     }
     for (position, destination) in &document.destinations {
         let key = format!("destination[{position}]");
@@ -102,6 +107,44 @@ impl Files<'_, '_> {
         self.certificates(&format!("{key}.tls.trust"), &tls.trust);
         if let Some((certificate, private)) = &tls.identity {
             self.identity(&format!("{key}.tls"), certificate, private, None);
+        }
+    }
+
+    /// Certificates and tokens of the API. A token that two clients have names neither.
+    fn api(&mut self, api: &ApiSection) {
+        if let Some(tls) = &api.tls {
+            self.identity("api.tls", &tls.server.certificate, &tls.server.key, None);
+            if let Some(trust) = &tls.server.trust {
+                self.certificates("api.tls.trust", trust);
+            }
+            for crl in &tls.crl {
+                self.revocations("api.tls.crl", crl);
+            }
+        }
+        let mut known = HashMap::new();
+        for (i, client) in api.clients.iter().enumerate() {
+            let Some(path) = &client.token else { continue };
+            let key = format!("api.client[{i}].token");
+            if path.starts_with(CREDENTIALS) {
+                self.is_readable(&key, path);
+                continue;
+            }
+            match api::tokens(path) {
+                Err(e) => {
+                    let what = format!("{} {e}", path.display());
+                    self.source.problem(&key, what, e.advice(path));
+                }
+                Ok(tokens) => {
+                    for token in tokens {
+                        let other = known.insert(token, &client.name);
+                        if let Some(other) = other.filter(|other| **other != client.name) {
+                            let what = format!("{} holds the token of {other}", path.display());
+                            let advice = "give each client a token of its own";
+                            self.source.problem(&key, what, advice);
+                        }
+                    }
+                }
+            }
         }
     }
 

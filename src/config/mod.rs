@@ -7,6 +7,7 @@
 //!
 //! Limits: a file of at most [`FILE_LENGTH_MAX`] bytes. Nothing here resolves names or connects.
 
+mod api;
 mod changes;
 mod check;
 mod commitment;
@@ -30,6 +31,7 @@ use toml::de::DeTable;
 use crate::cargo::{DestinationName, NodeName};
 use crate::routing::Table;
 
+pub use api::{ApiClient, ApiError, ApiSection, ApiTls};
 pub use changes::{Change, changes, reloaded};
 pub use describe::describe;
 pub use hl7_destination::Hl7Destination;
@@ -65,6 +67,8 @@ pub struct Config {
     pub routes: Table,
     /// `[orders]`; `None`: this node keeps no orders.
     pub orders: Option<OrdersSection>,
+    /// `[api]`; `None`: other systems are not served.
+    pub api: Option<ApiSection>,
     /// `[ops]`.
     pub ops: OpsSection,
     /// `[drain]`.
@@ -149,6 +153,7 @@ impl Config {
             routes: Table::new(rules).without_images_for(hl7_destination::names(&destinations)),
             destinations,
             orders: document.orders,
+            api: document.api,
             ops: document.ops,
             drain: document.drain,
             settings: source.settings,

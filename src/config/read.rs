@@ -15,6 +15,7 @@ use crate::intake;
 use crate::routing::{Attribute, Condition, Field, FieldError, Pattern, PatternError, Rule};
 use crate::tunnel;
 
+use super::api::{self, ApiSection};
 use super::hl7_destination;
 use super::orders::{self, OrdersSection};
 use super::reader::{Section, keys_of};
@@ -39,6 +40,7 @@ pub(super) struct Document {
     pub(super) declared: BTreeMap<DestinationName, Vec<usize>>,
     pub(super) routes: Vec<(usize, Rule)>,
     pub(super) orders: Option<OrdersSection>,
+    pub(super) api: Option<ApiSection>,
     pub(super) ops: OpsSection,
     pub(super) drain: DrainSection,
 }
@@ -62,6 +64,7 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
     });
     let routes = s.tables("route", route);
     let orders = s.maybe_table("orders", orders::section);
+    let api = s.maybe_table("api", api::section);
     let ops =
         s.table("ops", |s| OpsSection { listen: s.or("listen", "\"127.0.0.1:9480\"", socket) });
     let drain =
@@ -72,7 +75,7 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
     if let Some(tunnel) = &mut tunnel {
         tunnel.limits.drain = drain.timeout;
     }
-    Document { node, dicom, spool, tunnel, destinations, declared, routes, orders, ops, drain }
+    Document { node, dicom, spool, tunnel, destinations, declared, routes, orders, api, ops, drain }
 }
 
 fn node(s: &mut Section<'_, '_>) -> Option<NodeSection> {

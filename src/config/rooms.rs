@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -234,8 +234,30 @@ fn authorities(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(roots))
 }
 
-/// TLS 1.2 and 1.3 with the provider's suites, which are those of BCP 195 (PS3.15 B.12).
+fn revocations(files: &[PathBuf]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let mut all = Vec::new();
+    for file in files {
+        let lists = CertificateRevocationListDer::pem_file_iter(file)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|source| TlsError::File { file: file.clone(), source })?;
+        all.extend(lists);
+    }
+    Ok(all)
+}
+
+/// TLS 1.2 and 1.3 with the provider's suites, which are those of BCP 195 (PS3.15 B.12). Where
+/// there are authorities, peers must show a certificate.
 fn server(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
+    server_with(tls, &[], false)
+}
+
+/// The same with revocation lists; `optional`: peers may come without a certificate. An authority
+/// without a list is not checked for revocation, as on the tunnel.
+pub(super) fn server_with(
+    tls: &ServerTls,
+    crl: &[PathBuf],
+    optional: bool,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -245,8 +267,15 @@ fn server(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
         Some(trust) => {
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(authorities(trust)?, provider)
-                    .build()
-                    .map_err(|e| unusable(trust)(rustls::Error::General(e.to_string())))?;
+                    .with_crls(revocations(crl)?)
+                    .allow_unknown_revocation_status();
+            let verifier = match optional {
+                true => verifier.allow_unauthenticated(),
+                false => verifier,
+            };
+            let verifier = verifier
+                .build()
+                .map_err(|e| unusable(trust)(rustls::Error::General(e.to_string())))?;
             builder.with_client_cert_verifier(verifier)
         }
     };

@@ -5,6 +5,7 @@
 //! within the time that `[drain] timeout` states, whatever the peers do; what is not delivered by
 //! then stays in custody.
 
+mod api;
 mod orders;
 mod reload;
 mod router;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cargo::{DestinationName, Sha256};
 use crate::clock;
-use crate::config::{Config, Problem, TlsError};
+use crate::config::{ApiError, Config, Problem, TlsError};
 use crate::custody::{self, Custody};
 use crate::delivery::Destination;
 use crate::intake;
@@ -53,6 +54,9 @@ pub enum StartError {
     /// A certificate or key.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The configuration does not fit what is in custody.
     #[error("{}", words(.0))]
     Configuration(Vec<Problem>),
@@ -100,6 +104,8 @@ pub struct Node {
     tunnel: Option<Arc<Tunnel>>,
     /// Ends when every HL7 connection has ended.
     hl7: Option<JoinHandle<()>>,
+    /// The API, and what ends when its last connection has ended.
+    api: Option<api::Serving>,
     reloads: mpsc::Receiver<ops::ReloadRequest>,
     addresses: Addresses,
     accepting: CancellationToken,
@@ -127,6 +133,8 @@ pub struct Addresses {
     pub hl7: Option<SocketAddr>,
     /// HL7 over TLS.
     pub hl7_tls: Option<SocketAddr>,
+    /// The API for other systems.
+    pub api: Option<SocketAddr>,
     /// Ops.
     pub ops: Option<SocketAddr>,
 }
@@ -204,6 +212,7 @@ impl Node {
             },
             tunnel,
             hl7: None,
+            api: None,
             reloads,
             accepting,
             sending,
@@ -216,6 +225,8 @@ impl Node {
             let _ = tokio::time::timeout(LOAD_TIME, desk.counts()).await;
         }
         node.listen(router).await?;
+        node.api = api::listen(&node.config, &node.view, &node.accepting).await?;
+        node.addresses.api = node.api.as_ref().and_then(|api| api.address);
         node.tasks.push(tokio::spawn(router::route_unrouted(node.view.clone())));
         Ok(node)
     }
@@ -328,6 +339,9 @@ impl Node {
         }
         if let Some(hl7) = self.hl7.take() {
             let _ = hl7.await;
+        }
+        if let Some(api) = self.api.take() {
+            let _ = api.task.await;
         }
         self.sending.cancel();
         if let Some(senders) = self.senders.take() {

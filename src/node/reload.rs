@@ -33,6 +33,7 @@ impl Node {
         let destinations = new.delivery().map_err(|e| vec![e.to_string()])?;
         let delivery_tls = digest_of(&new.delivery_files());
         let intake_tls = new.intake_tls().map_err(|e| vec![e.to_string()])?;
+        let door = new.api_door().map_err(|e| vec![e.to_string()])?;
         if let (Some(tunnel), Some(section)) = (&self.tunnel, new.tunnel()) {
             tunnel.reload(&section.files).map_err(|e| vec![e.to_string()])?;
         }
@@ -46,6 +47,9 @@ impl Node {
         }
         if let (Some(tls), Some(new)) = (&self.intake_tls, intake_tls) {
             tls.store(new);
+        }
+        if let (Some(api), Some(door)) = (&self.api, door) {
+            api.api.replace(door);
         }
         self.view.routes.store(Arc::new(new.routes.clone()));
         self.receivers.store(Arc::new(new.receivers()));

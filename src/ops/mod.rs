@@ -2,9 +2,11 @@
 //!
 //! - The ops listener (TCP) only reads: `/metrics`, `/health`, `/ready`, `/status`. No patient
 //!   data, no change of anything, whoever asks.
-//! - The control socket (Unix, below `data`) does everything else. Only who may open the file may
+//! - The API (TCP, TLS) is for other systems that the configuration names, each with its rights.
+//! - The control socket (Unix, below `data`) does everything. Only who may open the file may
 //!   ask; what changes something is recorded with the caller's system user.
 
+pub mod api;
 pub mod control;
 mod orders;
 pub mod pages;

@@ -12,7 +12,7 @@ use axum::{Json, Router};
 
 use super::View;
 use super::control::Caller;
-use crate::orders::registrar::{Desk, DeskError, NewOrder};
+use crate::orders::registrar::{Desk, DeskError, NewOrder, Page};
 use crate::orders::verdict::What;
 
 /// Rows of a listing unless the question says how many.
@@ -65,7 +65,9 @@ struct Link {
 impl IntoResponse for DeskError {
     fn into_response(self) -> Response {
         let code = match &self {
-            Self::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Refused(_) | Self::Unknown(_) | Self::Ended(_) | Self::Flaws(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::NotKept(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Stopped => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -92,6 +94,10 @@ fn answer<T: serde::Serialize>(found: Result<T, DeskError>) -> Response {
     }
 }
 
+fn page(what: Option<What>, wanted: &Wanted) -> Page {
+    Page { what, after: None, max: wanted.limit.unwrap_or(ROWS).min(ROWS_MAX) }
+}
+
 async fn orders(Keeper(desk): Keeper, Query(wanted): Query<Wanted>) -> Response {
     let what = match wanted.state.as_deref().map(What::named) {
         Some(None) => {
@@ -100,11 +106,11 @@ async fn orders(Keeper(desk): Keeper, Query(wanted): Query<Wanted>) -> Response 
         }
         what => what.flatten(),
     };
-    answer(desk.orders(what, wanted.limit.unwrap_or(ROWS).min(ROWS_MAX)).await)
+    answer(desk.orders(page(what, &wanted)).await)
 }
 
 async fn missing(Keeper(desk): Keeper, Query(wanted): Query<Wanted>) -> Response {
-    answer(desk.missing(wanted.limit.unwrap_or(ROWS).min(ROWS_MAX)).await)
+    answer(desk.missing(page(None, &wanted)).await)
 }
 
 async fn order(Keeper(desk): Keeper, Json(wanted): Json<ByNumber>) -> Response {
@@ -122,7 +128,7 @@ async fn add(
 ) -> Response {
     let added = desk.add(order, by.clone()).await;
     tracing::info!(target: "audit", by, done = added.is_ok(), "order added");
-    answer(added.map(|number| serde_json::json!({ "number": number })))
+    answer(added.map(|entered| serde_json::json!({ "number": entered.number })))
 }
 
 async fn cancel(

@@ -3,6 +3,7 @@
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
 mod answers;
+mod api;
 mod attack;
 mod both_ends;
 mod chance;
@@ -19,6 +20,7 @@ mod forwarding;
 mod guides;
 mod hl7;
 mod hl7_out;
+mod hostile_api;
 mod hostile_dicom;
 mod hostile_quic;
 mod http;

@@ -218,6 +218,12 @@ impl Plan {
         self
     }
 
+    /// Takes away a whole section.
+    pub(crate) fn unset(mut self, section: &str) -> Self {
+        self.sections.remove(section);
+        self
+    }
+
     /// Takes away the entries of `[[name]]` that contain `text`.
     pub(crate) fn without(mut self, name: &str, text: &str) -> Self {
         self.tables.retain(|(table, body)| table != name || !body.contains(text));

@@ -8,11 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
 use super::evidence_in::{CommitmentList, Step};
-use super::new_order::NewOrder;
-use super::roll::{Counts, Row};
+use super::new_order::{Entered, Flaw, NewOrder};
+use super::roll::{Counts, Page, Row};
 use crate::dicom::availability::Notice;
 use crate::dicom::fault::Fault;
-use crate::orders::verdict::What;
 
 /// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +22,15 @@ pub enum DeskError {
     /// What was asked makes no sense here; the text says why.
     #[error("{0}")]
     Refused(String),
+    /// What is to be changed is not here.
+    #[error("{0}")]
+    Unknown(String),
+    /// The order was ended, and nobody has said that it is wanted again.
+    #[error("order {0} was cancelled or discontinued, and is not ordered again by chance")]
+    Ended(String),
+    /// These fields cannot be taken.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Flaws(Vec<Flaw>),
     /// It could not be made durable: nothing has changed.
     #[error("nothing has changed: {0}")]
     NotKept(String),
@@ -36,11 +44,11 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, DeskError>>;
 /// What the registrar is asked. Public only so that [`Desk`] can carry it.
 pub(in crate::orders) enum Call {
     Message { message: Bytes, reply: oneshot::Sender<Vec<Bytes>> },
-    Add { order: Box<NewOrder>, by: String, reply: Answer<String> },
+    Add { order: Box<NewOrder>, by: String, reply: Answer<Entered> },
     Cancel { number: String, reason: String, by: String, reply: Answer<String> },
     Link { study: String, order: Option<String>, by: String, reply: Answer<String> },
-    Rows { with_order: bool, what: Option<What>, max: usize, reply: Answer<Vec<Row>> },
-    Missing { max: usize, reply: Answer<Vec<Row>> },
+    Rows { with_order: bool, page: Page, reply: Answer<Vec<Row>> },
+    Missing { page: Page, reply: Answer<Vec<Row>> },
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
     Counts { reply: Answer<Counts> },
@@ -81,12 +89,12 @@ impl Desk {
         answers.await.unwrap_or_default()
     }
 
-    /// Takes an order from a person or another system; its number.
+    /// Takes an order from a person or another system. What says nothing new changes nothing.
     ///
     /// # Errors
     ///
     /// [`DeskError`]: nothing has changed.
-    pub async fn add(&self, order: NewOrder, by: String) -> Result<String, DeskError> {
+    pub async fn add(&self, order: NewOrder, by: String) -> Result<Entered, DeskError> {
         self.ask(|reply| Call::Add { order: Box::new(order), by, reply }).await
     }
 
@@ -119,22 +127,22 @@ impl Desk {
         self.ask(|reply| Call::Link { study, order, by, reply }).await
     }
 
-    /// Open cases that have an order, at most `max`, of one kind or all.
+    /// Open cases that have an order.
     ///
     /// # Errors
     ///
     /// [`DeskError::Stopped`].
-    pub async fn orders(&self, what: Option<What>, max: usize) -> Result<Vec<Row>, DeskError> {
-        self.ask(|reply| Call::Rows { with_order: true, what, max, reply }).await
+    pub async fn orders(&self, page: Page) -> Result<Vec<Row>, DeskError> {
+        self.ask(|reply| Call::Rows { with_order: true, page, reply }).await
     }
 
-    /// Cases that need attention, gravest first, at most `max`.
+    /// Cases that need attention, gravest first.
     ///
     /// # Errors
     ///
     /// [`DeskError::Stopped`].
-    pub async fn missing(&self, max: usize) -> Result<Vec<Row>, DeskError> {
-        self.ask(|reply| Call::Missing { max, reply }).await
+    pub async fn missing(&self, page: Page) -> Result<Vec<Row>, DeskError> {
+        self.ask(|reply| Call::Missing { page, reply }).await
     }
 
     /// All that is known of the orders with this number: one for each origin that has one.

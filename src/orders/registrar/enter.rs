@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::keys::{Number, answer_key, answer_term, entry, merge_key, order_key};
 use super::message::{self, Asking, askings};
-use super::new_order::NewOrder;
+use super::new_order::{Entered, Entry, NewOrder};
 use super::record::{ANSWERS_MAX, Answered, CaseId, Dossier, MergeRecord, OrderRecord, StudyRef};
 use super::store::Stopped;
 use super::{DeskError, ORDER_BYTES_MAX, Owed, Registrar, hl7_time};
@@ -27,7 +27,7 @@ use crate::hl7::patient::{PatientChange, PatientMessage};
 use crate::orders::history::{Applied, Message, Stamp};
 use crate::orders::identifier::{Agreement, Identifier, Patient};
 use crate::orders::matching::Link;
-use crate::orders::order::{Action, Content, Order, OrderKey};
+use crate::orders::order::{Action, Content, Order, OrderKey, OrderState};
 
 /// Orders, and studies, of one patient that a message changes at once.
 const PATIENT_ORDERS_MAX: usize = 256;
@@ -324,24 +324,40 @@ impl Registrar {
         Ok(())
     }
 
-    /// An order from a person or another system.
+    /// An order from a person or another system. Sent again, it changes nothing: not what others
+    /// have said since of how far it is, and not that it was ended.
     pub(super) async fn add(
         &mut self,
         order: NewOrder,
         by: &str,
         now: Timestamp,
-    ) -> Result<Result<String, DeskError>, Stopped> {
-        let content = match order.content(&self.config.patient_issuer) {
+    ) -> Result<Result<Entered, DeskError>, Stopped> {
+        let again = order.again;
+        let mut content = match order.content(&self.config.patient_issuer) {
             Ok(content) => content,
-            Err(why) => return Ok(Err(DeskError::Refused(why))),
+            Err(flaws) => return Ok(Err(DeskError::Flaws(flaws))),
         };
-        let (mut record, _) = self.order_for(&content, now).await?;
-        let before = record.history.order();
+        if let Some(merges) = self.merges.get(&self.config.node) {
+            content.patient = merges.settle(&content.patient);
+        }
+        let (mut record, known) = self.order_for(&content, now).await?;
+        let (before, number) = (record.history.order(), record.key().number.clone());
+        let open = before.state.is_open();
+        let how = match known {
+            true if !open && !again => return Ok(Err(DeskError::Ended(number))),
+            true if open && before.content.says_all_of(&content) => Entry::Same,
+            true if open => Entry::Changed,
+            _ => Entry::New,
+        };
+        let action = match how {
+            Entry::Same => return Ok(Ok(Entered { number, how })),
+            Entry::Changed => Action::Change(content),
+            Entry::New => Action::New(content),
+        };
         let heard = self.hear_at(now);
-        record.history.apply(by_person(Action::New(content), by, heard));
-        let number = record.key().number.clone();
+        record.history.apply(by_person(action, by, heard));
         self.enter_order(record, &before, now).await?;
-        Ok(Ok(number))
+        Ok(Ok(Entered { number, how }))
     }
 
     /// A person cancels an order of this node.
@@ -354,9 +370,12 @@ impl Registrar {
     ) -> Result<Result<String, DeskError>, Stopped> {
         let key = OrderKey { origin: self.config.node.clone(), number: number.to_owned() };
         let Some(mut record) = self.store.get::<OrderRecord>(order_key(&key)).await? else {
-            return Ok(Err(DeskError::Refused(format!("this node has no order {number}"))));
+            return Ok(Err(DeskError::Unknown(format!("this node has no order {number}"))));
         };
         let before = record.history.order();
+        if before.state == OrderState::Cancelled && before.ended_because == reason {
+            return Ok(Ok(number.to_owned()));
+        }
         let heard = self.hear_at(now);
         record.history.apply(by_person(Action::Cancel(reason.to_owned()), by, heard));
         self.enter_order(record, &before, now).await?;
@@ -376,7 +395,7 @@ impl Registrar {
         let found: Vec<Dossier> = self.store.with(&term_of(&own), b's', 1).await?;
         let Some(dossier) = found.first() else {
             let words = format!("no image of study {study} came to this node first");
-            return Ok(Err(DeskError::Refused(words)));
+            return Ok(Err(DeskError::Unknown(words)));
         };
         let id = dossier.study();
         let mut key = None;

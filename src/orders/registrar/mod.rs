@@ -27,6 +27,7 @@ mod hold;
 mod keys;
 mod message;
 mod new_order;
+mod place;
 mod record;
 mod roll;
 mod store;
@@ -48,9 +49,10 @@ pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
 pub use hand_on::{MESSAGE_BYTES_MAX, Receiver, Receivers};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
-pub use new_order::NewOrder;
+pub use new_order::{Entered, Entry, Flaw, NewOrder};
+pub use place::{NoPlace, Place};
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
-pub use roll::{Counts, Row};
+pub use roll::{Counts, Page, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
 
 use crate::cargo::{NodeName, StudyKey};
@@ -319,10 +321,10 @@ impl Registrar {
             Call::Link { study, order, by, reply } => {
                 later(reply, self.link(&study, order.as_deref(), &by, now).await?)
             }
-            Call::Rows { with_order, what, max, reply } => {
-                at_once(reply, Ok(self.roll.rows(with_order, what, max)))
+            Call::Rows { with_order, page, reply } => {
+                at_once(reply, Ok(self.roll.rows(with_order, &page)))
             }
-            Call::Missing { max, reply } => at_once(reply, Ok(self.roll.attention(max))),
+            Call::Missing { page, reply } => at_once(reply, Ok(self.roll.attention(&page))),
             Call::Order { number, reply } => at_once(reply, Ok(self.order_story(&number).await?)),
             Call::Study { study, reply } => {
                 at_once(reply, Ok(self.study_story(&study, now).await?))

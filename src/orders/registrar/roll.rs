@@ -5,9 +5,11 @@
 //! for an open case that needs no attention.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use serde::Serialize;
 
+use super::place::Place;
 use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef};
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
@@ -71,6 +73,12 @@ impl Row {
         })
     }
 
+    /// Where it stands in a listing: the next page begins after it.
+    pub fn place(&self) -> Place {
+        let Standing { headline, since, .. } = &self.standing;
+        Place { headline: *headline, since: *since, id: self.id() }
+    }
+
     fn id(&self) -> CaseId {
         let origin = self.origin.clone();
         match (&self.study, &self.order) {
@@ -81,6 +89,17 @@ impl Row {
             }
         }
     }
+}
+
+/// Which rows of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Only these; `None`: all.
+    pub what: Option<What>,
+    /// Those that stand after this one; `None`: from the first.
+    pub after: Option<Place>,
+    /// At most this many.
+    pub max: usize,
 }
 
 /// How many open cases are how; without patient data.
@@ -162,19 +181,31 @@ impl Roll {
         due.take(max).map(|(_, id)| id.clone()).collect()
     }
 
-    /// What needs attention, gravest first, the oldest of a kind first, at most `max`.
-    pub(super) fn attention(&self, max: usize) -> Vec<Row> {
-        self.attention.iter().take(max).map(|(.., id)| self.rows[id].clone()).collect()
+    /// What needs attention, gravest first, the oldest of a kind first: the part after a place, of
+    /// one kind or all.
+    pub(super) fn attention(&self, page: &Page) -> Vec<Row> {
+        let from = match &page.after {
+            None => Bound::Unbounded,
+            Some(Place { headline, since, id }) => Bound::Excluded((*headline, *since, id.clone())),
+        };
+        let rows = self.attention.range((from, Bound::Unbounded)).map(|(.., id)| &self.rows[id]);
+        let wanted = rows.filter(|r| page.what.is_none_or(|w| r.standing.attention.contains(&w)));
+        wanted.take(page.max).cloned().collect()
     }
 
-    /// Open cases, at most `max`: with `headline` or `progress` as given, or all.
-    pub(super) fn rows(&self, with_order: bool, what: Option<What>, max: usize) -> Vec<Row> {
+    /// Open cases: the part after a place, with `headline` or `progress` as given, or all.
+    pub(super) fn rows(&self, with_order: bool, page: &Page) -> Vec<Row> {
+        let from = match &page.after {
+            None => Bound::Unbounded,
+            Some(place) => Bound::Excluded(place.id.clone()),
+        };
         let fits = |row: &&Row| {
             let s = &row.standing;
             (!with_order || row.order.is_some())
-                && what.is_none_or(|w| s.headline == w || s.progress == w)
+                && page.what.is_none_or(|w| s.headline == w || s.progress == w)
         };
-        self.rows.values().filter(fits).take(max).cloned().collect()
+        let rows = self.rows.range((from, Bound::Unbounded)).map(|(_, row)| row);
+        rows.filter(fits).take(page.max).cloned().collect()
     }
 
     pub(super) fn counts(&self, now: Timestamp) -> Counts {
