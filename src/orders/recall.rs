@@ -45,6 +45,8 @@ pub struct RecallRules {
     pub pause_max: Duration,
     /// Most instances of one question; default 100.
     pub batch: u32,
+    /// Asks for what lacks before its study is judged short: nobody else sends it. Default false.
+    pub eager: bool,
 }
 
 impl Default for RecallRules {
@@ -56,6 +58,7 @@ impl Default for RecallRules {
             pause: Duration::from_secs(30),
             pause_max: Duration::from_secs(3600),
             batch: 100,
+            eager: false,
         }
     }
 }
@@ -101,11 +104,22 @@ pub enum Step {
     },
 }
 
+/// An instance that the source has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offer {
+    /// Series Instance UID.
+    pub series: String,
+    /// SOP Instance UID.
+    pub sop: String,
+    /// SOP Class UID; empty when the source does not say it.
+    pub class: String,
+}
+
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// C-FIND ended well: these instances, by series, all that the source has of the study.
-    Found(Vec<(String, String)>),
+    /// C-FIND ended well: all that the source has of the study.
+    Found(Vec<Offer>),
     /// C-MOVE or C-GET ended, with this many failed sub-operations (0000 and B000).
     Done {
         /// Number of Failed Suboperations (0000,1022).
@@ -156,7 +170,14 @@ pub struct Recall {
     /// What lacked at the last question.
     #[n(10)]
     about: BTreeSet<String>,
+    /// SOP classes of what is offered: those that a C-GET proposes.
+    #[n(11)]
+    #[cbor(default)]
+    classes: BTreeSet<String>,
 }
+
+/// Most SOP classes that are remembered; a C-GET has room for no more.
+const CLASSES_MAX: usize = 64;
 
 impl Recall {
     /// What the source answered last, and when.
@@ -164,9 +185,30 @@ impl Recall {
         self.answer.as_ref().zip(self.answered_at)
     }
 
+    /// Rounds that have ended since the first question.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// Nothing is asked before this.
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// Whether a question has gone out.
+    pub fn has_begun(&self) -> bool {
+        self.began.is_some()
+    }
+
+    /// SOP classes of what the source offers.
+    pub fn classes(&self) -> impl Iterator<Item = &str> {
+        self.classes.iter().map(String::as_str)
+    }
+
     /// What to do for a study that is judged so.
     pub fn next(&self, verdict: &Verdict, rules: &RecallRules, now: Timestamp) -> Step {
-        let short = verdict.finding(What::Short).is_some();
+        let lacks = !verdict.missing.is_empty() || verdict.unnamed > 0;
+        let short = verdict.finding(What::Short).is_some() || (rules.eager && lacks);
         if !short || rules.by.is_empty() {
             return Step::Nothing;
         }
@@ -234,8 +276,13 @@ impl Recall {
         }
         match answer {
             Answer::Found(all) => {
-                let named = all.iter().filter(|(_, sop)| lacking.contains(sop));
-                self.offered = named.cloned().collect();
+                let named = || all.iter().filter(|offer| lacking.contains(&offer.sop));
+                self.offered = named().map(|o| (o.series.clone(), o.sop.clone())).collect();
+                let classes = named().map(|o| o.class.clone()).filter(|class| !class.is_empty());
+                self.classes = classes.collect();
+                while self.classes.len() > CLASSES_MAX {
+                    self.classes.pop_last();
+                }
                 self.found = true;
                 let none = self.offered.is_empty();
                 self.answer = none.then(|| Word::SourceNotFound.into());
@@ -325,7 +372,8 @@ mod tests {
     }
 
     fn found(sops: impl IntoIterator<Item = u32>) -> Answer {
-        Answer::Found(sops.into_iter().map(|n| ("9".into(), format!("1.{n}"))).collect())
+        let offer = |n| Offer { series: "9".into(), sop: format!("1.{n}"), class: "1.2.3".into() };
+        Answer::Found(sops.into_iter().map(offer).collect())
     }
 
     /// A recall under way, and the clock that its answers move.
@@ -426,6 +474,17 @@ mod tests {
         assert_eq!(b.next(), Step::Find, "something else lacks now");
         b.answer(&found([]));
         assert!(matches!(b.next(), Step::Wait { .. }));
+    }
+
+    #[test]
+    fn what_nobody_else_sends_is_asked_for_before_it_is_short() {
+        let mut b = Bench::new(1);
+        b.verdict.findings.retain(|f| f.what != What::Short);
+        assert_eq!(b.next(), Step::Nothing);
+        b.rules.eager = true;
+        assert_eq!(b.next(), Step::Find);
+        b.answer(&found([0]));
+        assert_eq!(b.recall.classes().collect::<Vec<_>>(), ["1.2.3"]);
     }
 
     #[test]

@@ -22,6 +22,12 @@ pub(super) const OPEN: &[u8] = b"open";
 pub(super) const TO_CARRY: &[u8] = b"carry";
 /// Whether duties of a study are to be held or released.
 pub(super) const HOLDS: &[u8] = b"holds";
+/// Whether the source of a study is to be asked.
+pub(super) const RECALL: &[u8] = b"recall";
+/// Whether a study is a prior.
+pub(super) const PRIOR: &[u8] = b"prior";
+/// Whether the priors of an order are to be asked for.
+pub(super) const PRIORS: &[u8] = b"priors";
 /// Where [`Cursor`] stands.
 pub(super) const CURSOR: &[u8] = b"c";
 
@@ -74,6 +80,16 @@ pub(super) fn manifest_key(study: &StudyRef) -> Vec<u8> {
     digest(b'f', &[study.origin.as_str(), &study.study])
 }
 
+/// Where it stands what was tried for a study.
+pub(super) fn recall_key(study: &StudyRef) -> Vec<u8> {
+    digest(b'r', &[study.origin.as_str(), &study.study])
+}
+
+/// Where it stands what was asked for an order.
+pub(super) fn priors_key(order: &OrderKey) -> Vec<u8> {
+    digest(b'v', &[order.origin.as_str(), &order.number])
+}
+
 pub(super) fn merge_key(origin: &NodeName, retired: &Identifier) -> Vec<u8> {
     let authority = &retired.authority;
     let parts = [origin.as_str(), &retired.id, &authority.namespace, &authority.universal];
@@ -92,6 +108,11 @@ pub(super) fn answer_term(application: &str, facility: &str, control_id: &str) -
 /// Finds the studies of an order.
 pub(super) fn order_of_study(order: &OrderKey) -> Vec<u8> {
     digest(b'O', &[order.origin.as_str(), &order.number])
+}
+
+/// Finds the priors of an order.
+pub(super) fn order_of_prior(order: &OrderKey) -> Vec<u8> {
+    digest(b'V', &[order.origin.as_str(), &order.number])
 }
 
 /// A kind of number by which orders and studies find each other.
