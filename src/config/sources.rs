@@ -119,14 +119,13 @@ fn source(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<SourceSection> {
 }
 
 /// One word for any or the same, or several to choose from.
-fn likeness(s: &mut Section<'_, '_>, key: &'static str, default: Likeness) -> Likeness {
-    let written = s.one_or_list(key, |v: &DeValue<'_>| text(v));
-    match written.as_deref() {
-        None => default,
-        Some([one]) if one == "any" => Likeness::Any,
-        Some([one]) if one == "same" => Likeness::Same,
-        Some(words) => Likeness::OneOf(words.to_vec()),
-    }
+fn likeness(s: &mut Section<'_, '_>, key: &'static str) -> Option<Likeness> {
+    let words = s.one_or_list(key, |v: &DeValue<'_>| text(v))?;
+    Some(match words.as_slice() {
+        [one] if one == "any" => Likeness::Any,
+        [one] if one == "same" => Likeness::Same,
+        _ => Likeness::OneOf(words),
+    })
 }
 
 fn priors(s: &mut Section<'_, '_>) -> Option<PriorRule> {
@@ -136,19 +135,26 @@ fn priors(s: &mut Section<'_, '_>) -> Option<PriorRule> {
         let mut patterns = |key| s.one_or_list(key, |v| pattern(v, Pattern::new));
         (patterns("modality").unwrap_or_default(), patterns("procedure").unwrap_or_default())
     });
+    let (modality, body_part) = (likeness(s, "modality"), likeness(s, "body_part"));
+    let age_max = s.or("age_max", "\"1095d\"", duration);
+    let studies_max = s.or("max_studies", "2", count(1..=20)) as usize;
+    let images_max = s.or("max_images", "5000", count(1..=100_000));
+    let urgency = s.or("urgency", "\"bulk\"", word(URGENCIES));
+    let reports = s.or("reports", "true", boolean);
+    let wait = s.or("wait", "\"1h\"", duration);
     Some(PriorRule {
         name: name?,
         source: source?,
         when_modality,
         when_procedure,
-        modality: likeness(s, "modality", Likeness::Same),
-        body_part: likeness(s, "body_part", Likeness::Any),
-        age_max: s.or("age_max", "\"1095d\"", duration),
-        studies_max: s.or("max_studies", "2", count(1..=20)) as usize,
-        images_max: s.or("max_images", "5000", count(1..=100_000)),
-        urgency: s.or("urgency", "\"bulk\"", word(URGENCIES)),
-        reports: s.or("reports", "true", boolean),
-        wait: s.or("wait", "\"1h\"", duration),
+        modality: modality.unwrap_or(Likeness::Same),
+        body_part: body_part.unwrap_or(Likeness::Any),
+        age_max,
+        studies_max,
+        images_max,
+        urgency,
+        reports,
+        wait,
     })
 }
 

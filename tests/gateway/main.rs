@@ -3,6 +3,7 @@
 //! One test binary; each module tells one kind of story. `tests/run` prepares what it needs.
 
 mod answers;
+mod archive;
 mod attack;
 mod both_ends;
 mod chance;
@@ -32,6 +33,8 @@ mod pages;
 mod part10;
 mod ports;
 mod power;
+mod priors;
+mod recall;
 mod refusals;
 mod reload;
 mod rogue;

@@ -115,6 +115,9 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         true => &order.procedure,
         false => &order.procedure_code,
     };
+    // An order without steps still says what is to be done.
+    let whole = order.steps.is_empty() && !code.is_empty();
+    let whole = whole.then(|| Procedure { code: self::code(code), ..Procedure::default() });
     let procedures = order.steps.iter().take(PARTS_MAX).map(|step| Procedure {
         requested: step.requested_procedure_id.clone(),
         step: step.id.clone(),
@@ -128,7 +131,7 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         group: identifier(&order.group),
         accession: some(&order.accession).map(Identifier::bare),
         studies,
-        procedures: procedures.collect(),
+        procedures: procedures.chain(whole).collect(),
         patient: patient.clone(),
         modality: modality.unwrap_or_default(),
         scheduled: time(&order.scheduled_at, zone, true),

@@ -421,20 +421,18 @@ impl Registrar {
                 }
             }
             Step::Wait { until } => self.recalls.schedule(id, until),
+            Step::Nothing if record.is_healed(&verdict) => {
+                self.metrics.recalls.with_label_values(&[&source.name, "healed"]).inc();
+                record.recall.start_again();
+                record.given_up = false;
+                self.store.put(record.entry());
+                self.recalls.schedule(id, now);
+            }
             Step::Nothing if record.owes_survey && now < record.survey_at => {
                 self.recalls.schedule(id, record.survey_at);
             }
             Step::Nothing if record.owes_survey => self.dispatch(&record, &source, None, &verdict),
-            Step::Nothing => {
-                self.recalls.drop(id);
-                let healed = verdict.missing.is_empty() && verdict.unnamed == 0;
-                if healed && (record.recall.has_begun() || record.given_up) {
-                    self.metrics.recalls.with_label_values(&[&source.name, "healed"]).inc();
-                    record.recall.start_again();
-                    record.given_up = false;
-                    self.store.put(record.entry());
-                }
-            }
+            Step::Nothing => self.recalls.drop(id),
             step => self.dispatch(&record, &source, Some(step), &verdict),
         }
         Ok(())
@@ -561,6 +559,11 @@ impl Registrar {
 impl RecallRecord {
     fn rules(&self, source: &RecallSource) -> RecallRules {
         RecallRules { eager: self.prior.is_some(), ..source.rules.clone() }
+    }
+
+    /// What was asked for has come, from the source or from somebody else.
+    fn is_healed(&self, verdict: &Verdict) -> bool {
+        self.recall.has_begun() && verdict.missing.is_empty() && verdict.unnamed == 0
     }
 
     /// The source could not be asked what it has.
