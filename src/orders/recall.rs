@@ -17,8 +17,11 @@
 //! - 0xA701 (out of resources) halves the batch; 0xA702, Cxxx and an unreachable source wait.
 //! - What IAN calls unavailable is not asked for.
 //! - Images that lack newly after giving up are asked for again, with all patience.
+//! - A round in which images were sent counts as none, and the pause begins anew: a large gap is
+//!   fetched in as many rounds as it takes.
 //!
-//! Limits: [`RecallRules`]; a batch is of one series, because IMAGE level wants exactly one.
+//! Limits: [`RecallRules`]; a batch is of one series, because IMAGE level wants exactly one; a round
+//! asks for [`OFFERED_MAX`] instances.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -171,13 +174,22 @@ pub struct Recall {
     #[n(10)]
     about: BTreeSet<String>,
     /// SOP classes of what is offered: those that a C-GET proposes.
-    #[n(11)]
-    #[cbor(default)]
+    #[cbor(n(11), default)]
     classes: BTreeSet<String>,
+    /// How many lacked at the last question; more than `about` names, when that is full.
+    #[cbor(n(12), default)]
+    lacked: u32,
+    /// Images were sent in the current round.
+    #[cbor(n(13), default)]
+    progress: bool,
 }
 
+/// Instances of one round; the rest is asked for in the next one.
+pub const OFFERED_MAX: usize = 2000;
 /// Most SOP classes that are remembered; a C-GET has room for no more.
 const CLASSES_MAX: usize = 64;
+/// Missing instances that are remembered by name.
+const ABOUT_MAX: usize = 2000;
 
 impl Recall {
     /// What the source answered last, and when.
@@ -216,7 +228,7 @@ impl Recall {
         if lacking.is_empty() && !verdict.missing.is_empty() && verdict.unnamed == 0 {
             return Step::GiveUp { answer: Word::SourceUnavailable.into() };
         }
-        if lacking.iter().any(|m| !self.about.contains(&m.sop)) && self.is_over(rules, now) {
+        if self.is_over(rules, now) && self.is_new(lacking.iter().map(|m| m.sop.as_str())) {
             return Step::Find;
         }
         if self.is_over(rules, now) || (lacking.is_empty() && self.rounds > 0) {
@@ -237,6 +249,16 @@ impl Recall {
         self.hopeless
             || self.rounds >= rules.rounds_max
             || self.began.is_some_and(|at| now.seconds_since(at) >= patience)
+    }
+
+    /// Whether something lacks that did not at the last question.
+    fn is_new<'a>(&self, lacking: impl Iterator<Item = &'a str> + Clone) -> bool {
+        let n = u32::try_from(lacking.clone().count()).unwrap_or(u32::MAX);
+        let most = ABOUT_MAX as u32;
+        match n > most || self.lacked > most {
+            true => n > self.lacked,
+            false => lacking.into_iter().any(|sop| !self.about.contains(sop)),
+        }
     }
 
     fn way(&self, rules: &RecallRules) -> Option<Retrieve> {
@@ -265,7 +287,7 @@ impl Recall {
         now: Timestamp,
     ) {
         let lacking: BTreeSet<String> = verdict.missing.iter().map(|m| m.sop.clone()).collect();
-        if lacking.iter().any(|sop| !self.about.contains(sop)) && self.is_over(rules, now) {
+        if self.is_over(rules, now) && self.is_new(lacking.iter().map(String::as_str)) {
             *self = Self::default();
         }
         self.began.get_or_insert(now);
@@ -277,7 +299,8 @@ impl Recall {
         match answer {
             Answer::Found(all) => {
                 let named = || all.iter().filter(|offer| lacking.contains(&offer.sop));
-                self.offered = named().map(|o| (o.series.clone(), o.sop.clone())).collect();
+                let offered = named().map(|o| (o.series.clone(), o.sop.clone()));
+                self.offered = offered.take(OFFERED_MAX).collect();
                 let classes = named().map(|o| o.class.clone()).filter(|class| !class.is_empty());
                 self.classes = classes.collect();
                 while self.classes.len() > CLASSES_MAX {
@@ -287,15 +310,24 @@ impl Recall {
                 let none = self.offered.is_empty();
                 self.answer = none.then(|| Word::SourceNotFound.into());
             }
-            Answer::Done { failed: 0 } => self.answer = None,
+            Answer::Done { failed: 0 } => {
+                self.progress = true;
+                self.answer = None;
+            }
             Answer::Done { failed } => {
+                let asked = match step {
+                    Step::Retrieve { sops, .. } => u32::try_from(sops.len()).unwrap_or(u32::MAX),
+                    _ => 0,
+                };
+                self.progress |= *failed < asked;
                 self.answer = Some(Sentence::new(Word::SourceSome, &[failed]));
             }
             Answer::Status(status) => self.failed(step, *status, rules),
             Answer::Unreachable => self.fail(Word::SourceUnreachable),
             Answer::Refused => self.fail(Word::SourceRefused),
         }
-        self.about = lacking;
+        self.lacked = u32::try_from(lacking.len()).unwrap_or(u32::MAX);
+        self.about = lacking.into_iter().take(ABOUT_MAX).collect();
         if !self.found || self.offered.is_empty() {
             self.end_round(rules, now);
         }
@@ -336,6 +368,9 @@ impl Recall {
     }
 
     fn end_round(&mut self, rules: &RecallRules, now: Timestamp) {
+        if std::mem::take(&mut self.progress) {
+            self.rounds = 0;
+        }
         let pause = rules.pause.saturating_mul(1 << self.rounds.min(20)).min(rules.pause_max);
         self.rounds += 1;
         self.found = false;
@@ -474,6 +509,31 @@ mod tests {
         assert_eq!(b.next(), Step::Find, "something else lacks now");
         b.answer(&found([]));
         assert!(matches!(b.next(), Step::Wait { .. }));
+    }
+
+    #[test]
+    fn a_large_gap_is_fetched_in_as_many_rounds_as_it_takes_and_little_is_remembered_of_it() {
+        let mut b = Bench::new(10_000);
+        b.rules.rounds_max = 2;
+        b.rules.batch = 500;
+        let mut left = 10_000;
+        while left > 0 {
+            assert_eq!(b.next(), Step::Find);
+            b.answer(&found(0..10_000));
+            assert!(minicbor::to_vec(&b.recall).unwrap().len() < 200_000);
+            while let Step::Retrieve { sops, .. } = b.next() {
+                b.answer(&Answer::Done { failed: 0 });
+                left -= sops.len();
+            }
+            b.verdict.missing.truncate(left);
+            b.wait();
+        }
+        // What does not come is given up all the same.
+        let mut b = Bench::new(10_000);
+        b.rules.by = vec![Retrieve::Move];
+        b.answer(&found(0..10_000));
+        b.answer(&Answer::Status(0xA801));
+        assert!(matches!(b.next(), Step::GiveUp { .. }));
     }
 
     #[test]

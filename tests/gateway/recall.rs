@@ -1,12 +1,15 @@
 //! Gaps that heal from the source archive, and what is said when they do not. The archives are
 //! dcmtk's `dcmqrscp` and Orthanc, the modality is pynetdicom.
 
-use serde_json::Value;
+use dicom_dictionary_std::tags;
+use hikyaku::cargo::Sha256;
+use serde_json::{Value, json};
 
 use crate::archive::{Archive, part10, source};
 use crate::evidence::{ask, begun, create, ended, set};
 use crate::foreign::AE_TITLE;
 use crate::orthanc::Orthanc;
+use crate::part10::{data, data_set};
 use crate::sender::{Object, new_study, send_study};
 use crate::site::{Node, Plan, Port, Site, text, until};
 
@@ -89,6 +92,40 @@ fn orthanc_gives_what_lacks_by_c_get_and_it_goes_the_way_of_every_image() {
     node.wait_count("folder", "receipted", 20);
     assert_eq!(recovered(&node), 2);
     assert!((node.metric("hikyaku_received_total", &["way=\"c-get\""]) - 2.0).abs() < 0.5);
+}
+
+#[test]
+fn a_compressed_image_comes_by_c_get_in_the_syntax_in_which_the_archive_has_it() {
+    let site = Site::new();
+    let plan = plan(&site);
+    let orthanc = Orthanc::sending_to(&site, &[("node", plan.port(Port::Dicom))]);
+    let source = source(AE_TITLE, orthanc.port(), "by = \"get\"");
+    let node = plan.table("orders.source", &source).start();
+    for name in ["MR-JPEGLosslessSV1.dcm", "MR_small_jp2klossless.dcm", "liver_rle.dcm"] {
+        let file = data("samples").join(name);
+        let bytes = std::fs::read(&file).expect("a sample");
+        orthanc.upload(&bytes);
+        let object = dicom_object::open_file(&file).expect("a DICOM file");
+        let uid = |tag| {
+            let text = object.element(tag).expect("a UID").to_str().expect("text");
+            text.trim_end_matches(['\0', ' ']).to_owned()
+        };
+        let study = uid(tags::STUDY_INSTANCE_UID);
+        let mut ended = ended(&study, "COMPLETED", 1..2);
+        ended["PerformedSeriesSequence"] = json!([{
+            "SeriesInstanceUID": uid(tags::SERIES_INSTANCE_UID),
+            "ReferencedImageSequence": [{
+                "ReferencedSOPClassUID": uid(tags::SOP_CLASS_UID),
+                "ReferencedSOPInstanceUID": uid(tags::SOP_INSTANCE_UID),
+            }],
+        }]);
+        let step = format!("2.25.{}", name.len());
+        assert_eq!(ask(&node, &[create(&step, &begun(&study)), set(&step, &ended)]), ["0000"; 2]);
+        wait(&node, &study, "complete");
+        let digest = Sha256::of(data_set(&bytes)).to_string();
+        let cargo = node.ask(&["queue", "list", "--study", &study]);
+        assert_eq!(cargo[0]["sha256"], digest.as_str(), "{name}: {cargo}");
+    }
 }
 
 #[test]

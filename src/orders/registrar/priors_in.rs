@@ -38,7 +38,7 @@ use crate::orders::words::{Sentence, Word};
 pub type PriorStudies = Arc<ArcSwap<BTreeMap<StudyKey, Urgency>>>;
 
 /// Priors that whoever routes images knows; the latest.
-pub const PRIORS_MAX: usize = 10_000;
+pub const PRIORS_MAX: usize = 50_000;
 /// A prior that could not be fetched is tried for another order only after so long.
 const AGAIN_AFTER: Duration = Duration::from_secs(30 * 86_400);
 /// Orders of one turn that are looked at.
@@ -99,8 +99,15 @@ impl Registrar {
         let Some(rule) = self.prior_rule(order) else { return Ok(()) };
         let not_before = now + rule.wait;
         let known: Option<PriorsRecord> = self.store.get(priors_key(&order.key)).await?;
-        if known.is_some() {
-            return Ok(());
+        match known {
+            None => {}
+            // Cancelled meanwhile, and wanted again.
+            Some(known) if !known.done && !self.searches.busy.contains_key(&order.key) => {
+                let waiting = &mut self.searches.waiting;
+                waiting.entry(order.key.clone()).or_insert(known.not_before);
+                return Ok(());
+            }
+            Some(_) => return Ok(()),
         }
         let (order, tries, chosen) = (order.key.clone(), 0, Vec::new());
         self.searches.waiting.insert(order.clone(), not_before);
@@ -161,6 +168,10 @@ impl Registrar {
     async fn look_at_priors(&mut self, key: &OrderKey, now: Timestamp) -> Result<(), Stopped> {
         let record: Option<OrderRecord> = self.store.get(order_key(key)).await?;
         let order = record.map(|record| record.history.order());
+        if order.as_ref().is_some_and(|order| !order.state.is_open()) {
+            self.searches.waiting.remove(key);
+            return Ok(());
+        }
         let rule = order.as_ref().and_then(|order| self.prior_rule(order)).cloned();
         let source = rule.as_ref().and_then(|rule| self.source_named(&rule.source)).cloned();
         let (Some(order), Some(rule), Some(source)) = (order, rule, source) else {
@@ -322,10 +333,11 @@ impl Registrar {
         }
         self.changed(&id);
         let mut priors = BTreeMap::clone(&self.priors.load());
-        if priors.len() < PRIORS_MAX {
-            priors.insert(StudyKey::of(&id.origin, &id.study), urgency);
-            self.priors.store(Arc::new(priors));
+        if priors.len() >= PRIORS_MAX {
+            priors.pop_first();
         }
+        priors.insert(StudyKey::of(&id.origin, &id.study), urgency);
+        self.priors.store(Arc::new(priors));
         self.recalls.schedule(&id, now);
         self.judge_study(&id, now).await
     }
