@@ -17,7 +17,9 @@ use hikyaku::clock::Timestamp;
 use hikyaku::custody::{Config as CustodyConfig, Custody, Draft};
 use hikyaku::metrics::Metrics;
 use hikyaku::orders::judge::Rules;
-use hikyaku::orders::registrar::{self, Config, Desk, HeldStudies, Page, Receivers, Ways};
+use hikyaku::orders::registrar::{
+    self, Config, Desk, HeldStudies, Page, PriorStudies, Receivers, Ways,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Images of one study.
@@ -141,10 +143,14 @@ async fn main() {
         patient_issuer: "SITE".into(),
         hl7: Default::default(),
         zone: jiff::tz::TimeZone::UTC,
+        sources: Vec::new(),
+        priors: Vec::new(),
     };
+    let asks = (tokio::sync::mpsc::channel(1).0, PriorStudies::default());
     let ways: (Arc<dyn Ways>, HeldStudies) = (Arc::new(Nowhere), HeldStudies::default());
     let stop = CancellationToken::new();
-    let (desk, _task) = registrar::start(config, custody.clone(), ways, metrics, stop.clone());
+    let (desk, _task) =
+        registrar::start(config, custody.clone(), ways, asks, metrics, stop.clone());
     for window in 0..WINDOWS {
         let begun = Instant::now();
         let range = orders * window / WINDOWS..orders * (window + 1) / WINDOWS;

@@ -107,6 +107,14 @@ pub struct Metrics {
     pub commitments: IntCounterVec,
     /// Outcomes that a peer did not take for as long as they were tried.
     pub commitments_given_up: IntCounter,
+    /// Answers of source archives, by source and outcome word.
+    pub source_answers: IntCounterVec,
+    /// Recalls that came to an end, by source and outcome (`healed`, `given-up`).
+    pub recalls: IntCounterVec,
+    /// Instances that source archives sent because this node asked for them, by source.
+    pub recovered: IntCounterVec,
+    /// Earlier studies that were chosen to be fetched, by source.
+    pub priors: IntCounterVec,
     /// Handshakes refused, by reason word.
     pub tunnel_refused: IntCounterVec,
     /// Whether a destination answered at its last try: 1 yes, 0 no.
@@ -215,6 +223,26 @@ impl Metrics {
             commitments_given_up: b.counter(
                 "hikyaku_commitments_given_up_total",
                 "Storage commitment outcomes that a peer did not take",
+            ),
+            source_answers: b.counters(
+                "hikyaku_source_answers_total",
+                "Answers of source archives",
+                &["source", "outcome"],
+            ),
+            recalls: b.counters(
+                "hikyaku_recalls_total",
+                "Studies whose missing images were asked for, by how that ended",
+                &["source", "outcome"],
+            ),
+            recovered: b.counters(
+                "hikyaku_recovered_instances_total",
+                "Instances that a source sent because it was asked for them",
+                &["source"],
+            ),
+            priors: b.counters(
+                "hikyaku_priors_total",
+                "Earlier studies chosen to be fetched",
+                &["source"],
             ),
             store_answers: b.counters(
                 "hikyaku_store_answers_total",

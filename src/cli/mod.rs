@@ -147,6 +147,11 @@ enum Command {
     /// For images that came under another order's number, or under none. Changes nothing in the
     /// images; recorded with the system user. A later link counts.
     Link(orders::Link),
+    /// Ask the source for what a study lacks, at once
+    ///
+    /// For when something was set right at the source, or to see what it has now. Begins with all
+    /// patience again, whatever was given up. Needs an [[orders.source]] in the configuration.
+    Recall(orders::Recall),
     /// List duties and decide about them
     ///
     /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
@@ -209,6 +214,7 @@ pub fn main() -> ExitCode {
         Command::Orders(c) => c.run(),
         Command::Order(c) => c.run(),
         Command::Link(c) => c.run(),
+        Command::Recall(c) => c.run(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Api(c) => c.run(),

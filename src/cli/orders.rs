@@ -169,6 +169,26 @@ pub(super) struct Link {
     target: Target,
 }
 
+/// `hikyaku recall`
+#[derive(Debug, Args)]
+pub(super) struct Recall {
+    /// Study Instance UID
+    study: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Recall {
+    pub(super) fn run(self) -> Outcome {
+        let body = json!({ "study": self.study });
+        let answer: Value = ask(&self.target, Method::POST, "/recall", Some(&body))?;
+        match self.target.json {
+            true => print_json(&answer),
+            false => say(&cell(&answer["now"])),
+        }
+    }
+}
+
 impl Order {
     pub(super) fn run(self) -> Outcome {
         match self {
@@ -277,8 +297,37 @@ fn order_words(order: &Value, tongue: &str) -> String {
     for study in order["studies"].as_array().into_iter().flatten() {
         out.push_str(&format!("  study {}:\n{}", cell(&study["study"]), told(study, tongue)));
     }
+    for prior in order["priors"].as_array().into_iter().flatten() {
+        out.push_str(&format!("  prior study {}:\n{}", cell(&prior["study"]), told(prior, tongue)));
+    }
     out.push_str(&events(&order["story"]));
     out.trim_end().to_owned()
+}
+
+/// How the source was asked for what lacks; empty when it was not.
+fn asked(source: &Value, tongue: &str) -> String {
+    if !source.is_object() {
+        return String::new();
+    }
+    let mut out = format!("the source {}", cell(&source["source"]));
+    match source["answer"].is_object() {
+        true => {
+            let (answer, at) = (cell(&source["answer"][tongue]), cell(&source["answered_at"]));
+            out.push_str(&format!(" answered at {at}: {answer}"));
+        }
+        false => out.push_str(" is asked for what lacks."),
+    }
+    match source["rounds"].as_u64() {
+        None | Some(0) => {}
+        Some(1) => out.push_str(" Tried once"),
+        Some(n) => out.push_str(&format!(" Tried {n} times")),
+    }
+    if source["given_up"] == true {
+        out.push_str(", given up.");
+    } else if source["next_at"].is_string() {
+        out.push_str(&format!(", next at {}.", cell(&source["next_at"])));
+    }
+    out
 }
 
 /// Why it is so, and what to do next.
@@ -300,9 +349,16 @@ fn events(story: &Value) -> String {
 /// The story of a study, for `hikyaku study`.
 pub(super) fn case_words(case: &Value, tongue: &str) -> String {
     let mut out = format!("study {} of {}\n", cell(&case["study"]), cell(&case["origin"]));
+    if case["prior_of"].is_object() {
+        out.push_str(&format!("  prior of order {}\n", cell(&case["prior_of"]["number"])));
+    }
     for finding in case["findings"].as_array().into_iter().flatten() {
         let what = cell(&finding["what"]);
         out.push_str(&format!("  {what}: {}", told(finding, tongue).trim_start_matches(' ')));
+    }
+    let source = asked(&case["standing"]["source"], tongue);
+    if !source.is_empty() {
+        out.push_str(&format!("  {source}\n"));
     }
     for missing in case["missing"].as_array().into_iter().flatten() {
         out.push_str(&format!("  lacks {} ({})\n", cell(&missing["sop"]), cell(&missing["by"])));
@@ -352,7 +408,10 @@ fn of_rows(rows: &[Value], tongue: &str) -> String {
             cell(&r["headline"]),
             n,
             cell(&r["origin"]),
-            cell(&r["order"]),
+            match r["prior_of"].is_string() {
+                true => format!("prior of {}", cell(&r["prior_of"])),
+                false => cell(&r["order"]),
+            },
             cell(&r["accession"]),
             cell(&r["modality"]),
             cell(&r["since"]),
@@ -367,6 +426,12 @@ fn of_rows(rows: &[Value], tongue: &str) -> String {
         .iter()
         .map(|r| format!("{}: {}", cell(&r["headline"]), cell(&r["action"][tongue])))
         .collect();
+    for r in rows {
+        let asked = asked(&r["source"], tongue);
+        if !asked.is_empty() {
+            out.push_str(&format!("\n{}: {asked}", cell(&r["study"])));
+        }
+    }
     out.push_str("\n\n");
     out.push_str(&next.into_iter().collect::<Vec<_>>().join("\n"));
     out

@@ -47,7 +47,7 @@ const APPLIED: [&str; 20] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 12] = [
+const REASONS: [(&str, &str); 14] = [
     ("api.listen", "the listener is open"),
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
@@ -55,6 +55,8 @@ const REASONS: [(&str, &str); 12] = [
     ("dicom.tls_listen", "the listener is open"),
     ("ops.listen", "the listener is open"),
     ("orders.hl7", "the listener is open"),
+    ("orders.source", "it is being asked"),
+    ("orders.priors", "what it chose is on its way"),
     ("orders", "what was judged is judged anew only after a restart"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),

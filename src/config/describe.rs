@@ -99,7 +99,31 @@ fn write_orders(out: &mut String, orders: &OrdersSection) -> fmt::Result {
         time(rules.settle),
         time(rules.quiet)
     )?;
-    writeln!(out, "  orders without images are overdue {} after their time", time(rules.overdue))
+    writeln!(out, "  orders without images are overdue {} after their time", time(rules.overdue))?;
+    for source in &orders.sources {
+        let of = match source.of.as_slice() {
+            [] => "all senders".to_owned(),
+            of => list(of.iter().map(|pattern| pattern.as_str())),
+        };
+        writeln!(
+            out,
+            "  asks {} ({} at {}) for what lacks of {of}, {} times in {}",
+            source.name,
+            source.ae_title,
+            source.address,
+            source.rules.rounds_max,
+            time(source.rules.patience)
+        )?;
+    }
+    for rule in &orders.priors {
+        let (most, source) = (rule.studies_max, &rule.source);
+        writeln!(
+            out,
+            "  fetches up to {most} earlier studies from {source} for orders by {}, as {}",
+            rule.name, rule.urgency
+        )?;
+    }
+    Ok(())
 }
 
 fn write_api(out: &mut String, api: &ApiSection) -> fmt::Result {

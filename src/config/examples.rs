@@ -24,7 +24,8 @@ const EVERY_SECTION: &str = "
     destination = [{ kind = 'node' }, { kind = 'dicom', tls = {}, timeouts = {} },
         { kind = 'folder' }, { kind = 'hl7', tls = {}, timeouts = {} }]
     route = [{ when = { attributes = {} } }]
-    orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] } }
+    orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] },
+        source = [{ tls = {}, timeouts = {} }], priors = [{ when = {} }] }
     api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}

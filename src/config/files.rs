@@ -60,6 +60,13 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
     if let Some(api) = &document.api {
         files.api(api);
     }
+    for source in document.orders.iter().flat_map(|orders| &orders.sources) {
+        let Some(tls) = &source.tls else { continue };
+        files.certificates("orders.source.tls.trust", &tls.trust);
+        if let Some((certificate, private)) = &tls.identity {
+            files.identity("orders.source.tls", certificate, private, None);
+        }
+    }
     for (position, destination) in &document.destinations {
         let key = format!("destination[{position}]");
         match &destination.kind {

@@ -21,6 +21,7 @@ mod reader;
 mod rooms;
 mod sections;
 mod source;
+mod sources;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ pub use orders::{Hl7Section, OrdersSection};
 pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;
 pub use sections::*;
+pub use sources::SourceSection;
 pub use value::{HostPort, Share};
 
 use reader::Section;

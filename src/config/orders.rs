@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use toml::de::DeValue;
 
+use crate::dicom::AeTitle;
 use crate::hl7::charset::{Charset, CharsetRule};
 use crate::hl7::header::Accepts;
 use crate::hl7::inbound;
@@ -14,6 +15,7 @@ use crate::hl7::path::Path as FieldPath;
 use crate::intake::Network;
 use crate::intake::mllp::MllpConfig;
 use crate::orders::judge::Rules;
+use crate::orders::priors::PriorRule;
 use crate::orders::registrar::{self, UNTIL_MATCHED};
 use crate::routing::Rule;
 
@@ -23,6 +25,7 @@ use super::read::Document;
 use super::reader::Section;
 use super::sections::ServerTls;
 use super::source::Source;
+use super::sources::{self, SourceSection};
 use super::value::*;
 
 /// `[orders]`: orders, evidence and gaps. Present: this node keeps them.
@@ -38,6 +41,10 @@ pub struct OrdersSection {
     pub hl7: Option<Hl7Section>,
     /// `[orders.commitment]`.
     pub commitment: CommitmentSection,
+    /// Every `[[orders.source]]`, in the order of the file.
+    pub sources: Vec<SourceSection>,
+    /// Every `[[orders.priors]]`, in the order of the file.
+    pub priors: Vec<PriorRule>,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -55,7 +62,7 @@ pub struct Hl7Section {
     pub mllp: MllpConfig,
 }
 
-pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
+pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSection> {
     let rules = Rules {
         settle: s.or("settle", "\"1m\"", duration),
         quiet: s.or("quiet", "\"10m\"", duration),
@@ -68,7 +75,8 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
     let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
     let hl7 = s.maybe_table("hl7", hl7);
     let commitment = s.table("commitment", commitment::section);
-    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment })
+    let (sources, priors) = sources::sections(s, own);
+    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment, sources, priors })
 }
 
 fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
@@ -166,6 +174,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
         );
     }
     commitment::check(&orders.commitment, source);
+    sources::check(orders, document, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");
@@ -196,6 +205,8 @@ impl Config {
             patient_issuer: orders.patient_issuer.clone(),
             hl7: orders.hl7.as_ref().map(|hl7| hl7.rules.clone()).unwrap_or_default(),
             zone: orders.zone.clone(),
+            sources: orders.sources.iter().map(SourceSection::recall).collect(),
+            priors: orders.priors.clone(),
         })
     }
 }

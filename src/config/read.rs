@@ -63,7 +63,7 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
         destination
     });
     let routes = s.tables("route", route);
-    let orders = s.maybe_table("orders", orders::section);
+    let orders = s.maybe_table("orders", |s| orders::section(s, &own));
     let api = s.maybe_table("api", api::section);
     let ops =
         s.table("ops", |s| OpsSection { listen: s.or("listen", "\"127.0.0.1:9480\"", socket) });
@@ -306,17 +306,19 @@ pub(super) fn client_tls(s: &mut Section<'_, '_>) -> Option<ClientTls> {
     Some(ClientTls { trust: trust?, identity: certificate.zip(key), server_name })
 }
 
+/// The words for urgencies.
+pub(super) const URGENCIES: &[(&str, Urgency)] = &[
+    ("stat", Urgency::Stat),
+    ("urgent", Urgency::Urgent),
+    ("routine", Urgency::Routine),
+    ("bulk", Urgency::Bulk),
+];
+
 fn route(s: &mut Section<'_, '_>) -> Option<Rule> {
     let name = s.need("name", text);
     let when = s.table("when", conditions);
     let to = s.need_one_or_list("to", parsed::<DestinationName>);
-    let urgencies = &[
-        ("stat", Urgency::Stat),
-        ("urgent", Urgency::Urgent),
-        ("routine", Urgency::Routine),
-        ("bulk", Urgency::Bulk),
-    ];
-    let urgency = s.maybe("urgency", word(urgencies));
+    let urgency = s.maybe("urgency", word(URGENCIES));
     let hold = s.maybe("hold", text);
     let last = s.or("last", "false", boolean);
     Some(Rule { name: name?, when, to: to?, urgency, hold, last })
@@ -350,7 +352,7 @@ fn conditions(s: &mut Section<'_, '_>) -> Vec<Condition> {
     all.into_iter().chain(attributes).collect()
 }
 
-fn pattern(
+pub(super) fn pattern(
     value: &DeValue<'_>,
     make: fn(&str) -> Result<Pattern, PatternError>,
 ) -> Result<Pattern, Wrong> {

@@ -191,8 +191,10 @@ impl Requestor {
             UserVariableItem::ImplementationClassUID(IMPLEMENTATION_CLASS_UID.to_owned()),
             UserVariableItem::ImplementationVersionName(IMPLEMENTATION_VERSION_NAME.to_owned()),
         ];
+        // A class that is wanted in several contexts has one role in all of them.
+        let mut said = std::collections::BTreeSet::new();
         let role = |w: &Wanted| {
-            let roles = w.roles?;
+            let roles = w.roles.filter(|_| said.insert(w.sop_class.clone()))?;
             Some(UserVariableItem::ScuScpRoleSelectionSubItem(w.sop_class.clone(), roles))
         };
         user_variables.extend(wanted.iter().filter_map(role));

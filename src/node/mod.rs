@@ -8,6 +8,7 @@
 mod api;
 mod orders;
 mod reload;
+mod retrieving;
 mod router;
 mod services;
 mod supervisor;
@@ -34,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::ops;
 use crate::orders::commitment;
 use crate::orders::registrar;
+use crate::orders::retriever;
 use crate::tunnel::{self, Tunnel};
 
 use reload::{Senders, digest_of};
@@ -168,10 +170,13 @@ impl Node {
         let delivery = Senders::start(&wanted, &custody, &metrics, &token);
         let asking = CancellationToken::new();
         let mut tasks = Vec::new();
+        let (ask, asked) = mpsc::channel(retriever::TASKS_MAX);
         let desk = config.registrar().map(|registrar| {
             let (custody, metrics) = (custody.clone(), metrics.clone());
             let ways = (router.clone() as Arc<dyn registrar::Ways>, router.held());
-            let (desk, task) = registrar::start(registrar, custody, ways, metrics, asking.clone());
+            let asks = (ask, router.priors());
+            let end = asking.clone();
+            let (desk, task) = registrar::start(registrar, custody, ways, asks, metrics, end);
             tasks.push(task);
             desk
         });
@@ -224,7 +229,7 @@ impl Node {
         if let Some(desk) = &node.view.orders {
             let _ = tokio::time::timeout(LOAD_TIME, desk.counts()).await;
         }
-        node.listen(router).await?;
+        node.listen(router, asked).await?;
         node.api = api::listen(&node.config, &node.view, &node.accepting).await?;
         node.addresses.api = node.api.as_ref().and_then(|api| api.address);
         node.tasks.push(tokio::spawn(router::route_unrouted(node.view.clone())));
@@ -232,7 +237,11 @@ impl Node {
     }
 
     /// Opens the listeners, last, so that nothing is accepted that could not be kept.
-    async fn listen(&mut self, router: Arc<TableRouter>) -> Result<(), StartError> {
+    async fn listen(
+        &mut self,
+        router: Arc<TableRouter>,
+        asked: mpsc::Receiver<retriever::Task>,
+    ) -> Result<(), StartError> {
         let ops_listener = bind("ops", self.config.ops.listen).await?;
         self.addresses.ops = ops_listener.local_addr().ok();
         let control = ops::control::listen(&self.config.node.data).map_err(|source| {
@@ -264,6 +273,14 @@ impl Node {
         let services = self.services();
         let config = Arc::new(ArcSwap::from_pointee(section));
         self.intake_config = Some(config.clone());
+        if let Some(desk) = self.view.orders.clone() {
+            let (custody, metrics) = (self.custody.clone(), self.metrics.clone());
+            let (router, config) = (router.clone(), config.clone());
+            let door = retrieving::IntakeDoor { custody, router, config, metrics };
+            let (metrics, end) = (self.metrics.clone(), self.accepting.clone());
+            let task = retrieving::start(&self.config, asked, (desk, door), metrics, end)?;
+            self.tasks.push(task);
+        }
         let intake = Arc::new(intake::Intake {
             config,
             custody: self.custody.clone(),

@@ -10,7 +10,7 @@ use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope};
 use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
-use crate::orders::registrar::{HeldStudies, Receivers, Ways};
+use crate::orders::registrar::{HeldStudies, PriorStudies, Receivers, UNTIL_MATCHED, Ways};
 use crate::routing::{Subject, Table};
 use crate::{intake, ops, tunnel};
 
@@ -24,6 +24,8 @@ pub(super) struct TableRouter {
     routes: Arc<ArcSwap<Table>>,
     /// Studies whose images wait for a person.
     held: HeldStudies,
+    /// Studies that are priors: they are in no hurry, and wait for no order.
+    priors: PriorStudies,
     /// Destinations that are nodes: what nodes tell each other goes nowhere else.
     nodes: BTreeSet<DestinationName>,
     /// Destinations that take orders by HL7, as they stand at each question.
@@ -37,7 +39,13 @@ impl TableRouter {
             _ => None,
         });
         let receivers = Arc::new(ArcSwap::from_pointee(config.receivers()));
-        Self { routes, held: HeldStudies::default(), nodes: nodes.collect(), receivers }
+        Self {
+            routes,
+            held: HeldStudies::default(),
+            priors: PriorStudies::default(),
+            nodes: nodes.collect(),
+            receivers,
+        }
     }
 
     /// Where a reload tells how receivers of HL7 take orders.
@@ -50,6 +58,19 @@ impl TableRouter {
         self.held.clone()
     }
 
+    /// Where the studies are told that are priors.
+    pub(super) fn priors(&self) -> PriorStudies {
+        self.priors.clone()
+    }
+
+    fn defer_prior(&self, envelope: &Envelope, to: &mut [Assignment]) {
+        let Some(urgency) = self.priors.load().get(&envelope.study_key()).copied() else { return };
+        for assignment in to {
+            assignment.urgency = urgency.max(assignment.urgency);
+            assignment.hold.take_if(|hold| hold == UNTIL_MATCHED);
+        }
+    }
+
     fn among_nodes(
         &self,
         envelope: &Envelope,
@@ -57,6 +78,7 @@ impl TableRouter {
     ) -> Vec<Assignment> {
         let mut to = self.routes.load().assign(&Subject { envelope, attribute });
         to.retain(|a| self.nodes.contains(&a.destination));
+        self.defer_prior(envelope, &mut to);
         to
     }
 }
@@ -110,6 +132,7 @@ fn assign_body(table: &Table, envelope: &Envelope, head: &[u8], whole: bool) -> 
 impl intake::Router for TableRouter {
     fn assign(&self, envelope: &Envelope, header: &Header) -> Vec<Assignment> {
         let mut to = assign(&self.routes.load(), envelope, Some(header));
+        self.defer_prior(envelope, &mut to);
         if let Some(why) = self.held.load().get(&envelope.study_key()) {
             to.iter_mut().filter(|a| a.hold.is_none()).for_each(|a| a.hold = Some(why.clone()));
         }

@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<View>> {
         .route("/order/add", post(add))
         .route("/order/cancel", post(cancel))
         .route("/link", post(link))
+        .route("/recall", post(recall))
 }
 
 /// Which rows.
@@ -140,6 +141,16 @@ async fn cancel(
     let done = cancelled.is_ok();
     tracing::info!(target: "audit", by, order = number, done, "order cancelled");
     answer(cancelled.map(|number| serde_json::json!({ "number": number })))
+}
+
+async fn recall(
+    Keeper(desk): Keeper,
+    ConnectInfo(Caller(by)): ConnectInfo<Caller>,
+    Json(ByStudy { study }): Json<ByStudy>,
+) -> Response {
+    let asked = desk.recall(study.clone()).await;
+    tracing::info!(target: "audit", by, study, done = asked.is_ok(), "source asked");
+    answer(asked.map(|now| serde_json::json!({ "now": now })))
 }
 
 async fn link(

@@ -181,6 +181,9 @@ pub struct Manifest {
     /// Instances that are withdrawn: not to be shown to a reader.
     #[n(14)]
     pub withdrawn: UidList,
+    /// The order of which the study is a prior, and not the study that was ordered.
+    #[n(15)]
+    pub prior_of: Option<OrderKey>,
 }
 
 /// Why bytes are no manifest.
@@ -225,6 +228,7 @@ impl Manifest {
             details: verdict.missing.iter().take(DETAILS_MAX).cloned().collect(),
             unnamed: verdict.unnamed.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX)),
             withdrawn: UidList::of(tally.withdrawn()),
+            prior_of: None,
         }
     }
 
@@ -253,7 +257,7 @@ impl Manifest {
             || self.attention.len() > GROUNDS_MAX
             || self.reason.values.len() > GROUNDS_MAX;
         let texts = long(&self.study)
-            || self.order.as_ref().is_some_and(|o| long(&o.number))
+            || [&self.order, &self.prior_of].into_iter().flatten().any(|o| long(&o.number))
             || self.reason.values.iter().any(long)
             || self.by.iter().any(|g| long(&g.id) || long(&g.source))
             || self

@@ -17,8 +17,11 @@
 //! - 0xA701 (out of resources) halves the batch; 0xA702, Cxxx and an unreachable source wait.
 //! - What IAN calls unavailable is not asked for.
 //! - Images that lack newly after giving up are asked for again, with all patience.
+//! - A round in which images were sent counts as none, and the pause begins anew: a large gap is
+//!   fetched in as many rounds as it takes.
 //!
-//! Limits: [`RecallRules`]; a batch is of one series, because IMAGE level wants exactly one.
+//! Limits: [`RecallRules`]; a batch is of one series, because IMAGE level wants exactly one; a round
+//! asks for [`OFFERED_MAX`] instances.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,6 +48,8 @@ pub struct RecallRules {
     pub pause_max: Duration,
     /// Most instances of one question; default 100.
     pub batch: u32,
+    /// Asks for what lacks before its study is judged short: nobody else sends it. Default false.
+    pub eager: bool,
 }
 
 impl Default for RecallRules {
@@ -56,6 +61,7 @@ impl Default for RecallRules {
             pause: Duration::from_secs(30),
             pause_max: Duration::from_secs(3600),
             batch: 100,
+            eager: false,
         }
     }
 }
@@ -101,11 +107,22 @@ pub enum Step {
     },
 }
 
+/// An instance that the source has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offer {
+    /// Series Instance UID.
+    pub series: String,
+    /// SOP Instance UID.
+    pub sop: String,
+    /// SOP Class UID; empty when the source does not say it.
+    pub class: String,
+}
+
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// C-FIND ended well: these instances, by series, all that the source has of the study.
-    Found(Vec<(String, String)>),
+    /// C-FIND ended well: all that the source has of the study.
+    Found(Vec<Offer>),
     /// C-MOVE or C-GET ended, with this many failed sub-operations (0000 and B000).
     Done {
         /// Number of Failed Suboperations (0000,1022).
@@ -156,7 +173,23 @@ pub struct Recall {
     /// What lacked at the last question.
     #[n(10)]
     about: BTreeSet<String>,
+    /// SOP classes of what is offered: those that a C-GET proposes.
+    #[cbor(n(11), default)]
+    classes: BTreeSet<String>,
+    /// How many lacked at the last question; more than `about` names, when that is full.
+    #[cbor(n(12), default)]
+    lacked: u32,
+    /// Images were sent in the current round.
+    #[cbor(n(13), default)]
+    progress: bool,
 }
+
+/// Instances of one round; the rest is asked for in the next one.
+pub const OFFERED_MAX: usize = 2000;
+/// Most SOP classes that are remembered; a C-GET has room for no more.
+const CLASSES_MAX: usize = 64;
+/// Missing instances that are remembered by name.
+const ABOUT_MAX: usize = 2000;
 
 impl Recall {
     /// What the source answered last, and when.
@@ -164,9 +197,30 @@ impl Recall {
         self.answer.as_ref().zip(self.answered_at)
     }
 
+    /// Rounds that have ended since the first question.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// Nothing is asked before this.
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// Whether a question has gone out.
+    pub fn has_begun(&self) -> bool {
+        self.began.is_some()
+    }
+
+    /// SOP classes of what the source offers.
+    pub fn classes(&self) -> impl Iterator<Item = &str> {
+        self.classes.iter().map(String::as_str)
+    }
+
     /// What to do for a study that is judged so.
     pub fn next(&self, verdict: &Verdict, rules: &RecallRules, now: Timestamp) -> Step {
-        let short = verdict.finding(What::Short).is_some();
+        let lacks = !verdict.missing.is_empty() || verdict.unnamed > 0;
+        let short = verdict.finding(What::Short).is_some() || (rules.eager && lacks);
         if !short || rules.by.is_empty() {
             return Step::Nothing;
         }
@@ -174,7 +228,7 @@ impl Recall {
         if lacking.is_empty() && !verdict.missing.is_empty() && verdict.unnamed == 0 {
             return Step::GiveUp { answer: Word::SourceUnavailable.into() };
         }
-        if lacking.iter().any(|m| !self.about.contains(&m.sop)) && self.is_over(rules, now) {
+        if self.is_over(rules, now) && self.is_new(lacking.iter().map(|m| m.sop.as_str())) {
             return Step::Find;
         }
         if self.is_over(rules, now) || (lacking.is_empty() && self.rounds > 0) {
@@ -195,6 +249,16 @@ impl Recall {
         self.hopeless
             || self.rounds >= rules.rounds_max
             || self.began.is_some_and(|at| now.seconds_since(at) >= patience)
+    }
+
+    /// Whether something lacks that did not at the last question.
+    fn is_new<'a>(&self, lacking: impl Iterator<Item = &'a str> + Clone) -> bool {
+        let n = u32::try_from(lacking.clone().count()).unwrap_or(u32::MAX);
+        let most = ABOUT_MAX as u32;
+        match n > most || self.lacked > most {
+            true => n > self.lacked,
+            false => lacking.into_iter().any(|sop| !self.about.contains(sop)),
+        }
     }
 
     fn way(&self, rules: &RecallRules) -> Option<Retrieve> {
@@ -223,7 +287,7 @@ impl Recall {
         now: Timestamp,
     ) {
         let lacking: BTreeSet<String> = verdict.missing.iter().map(|m| m.sop.clone()).collect();
-        if lacking.iter().any(|sop| !self.about.contains(sop)) && self.is_over(rules, now) {
+        if self.is_over(rules, now) && self.is_new(lacking.iter().map(String::as_str)) {
             *self = Self::default();
         }
         self.began.get_or_insert(now);
@@ -234,21 +298,36 @@ impl Recall {
         }
         match answer {
             Answer::Found(all) => {
-                let named = all.iter().filter(|(_, sop)| lacking.contains(sop));
-                self.offered = named.cloned().collect();
+                let named = || all.iter().filter(|offer| lacking.contains(&offer.sop));
+                let offered = named().map(|o| (o.series.clone(), o.sop.clone()));
+                self.offered = offered.take(OFFERED_MAX).collect();
+                let classes = named().map(|o| o.class.clone()).filter(|class| !class.is_empty());
+                self.classes = classes.collect();
+                while self.classes.len() > CLASSES_MAX {
+                    self.classes.pop_last();
+                }
                 self.found = true;
                 let none = self.offered.is_empty();
                 self.answer = none.then(|| Word::SourceNotFound.into());
             }
-            Answer::Done { failed: 0 } => self.answer = None,
+            Answer::Done { failed: 0 } => {
+                self.progress = true;
+                self.answer = None;
+            }
             Answer::Done { failed } => {
+                let asked = match step {
+                    Step::Retrieve { sops, .. } => u32::try_from(sops.len()).unwrap_or(u32::MAX),
+                    _ => 0,
+                };
+                self.progress |= *failed < asked;
                 self.answer = Some(Sentence::new(Word::SourceSome, &[failed]));
             }
             Answer::Status(status) => self.failed(step, *status, rules),
             Answer::Unreachable => self.fail(Word::SourceUnreachable),
             Answer::Refused => self.fail(Word::SourceRefused),
         }
-        self.about = lacking;
+        self.lacked = u32::try_from(lacking.len()).unwrap_or(u32::MAX);
+        self.about = lacking.into_iter().take(ABOUT_MAX).collect();
         if !self.found || self.offered.is_empty() {
             self.end_round(rules, now);
         }
@@ -289,6 +368,9 @@ impl Recall {
     }
 
     fn end_round(&mut self, rules: &RecallRules, now: Timestamp) {
+        if std::mem::take(&mut self.progress) {
+            self.rounds = 0;
+        }
         let pause = rules.pause.saturating_mul(1 << self.rounds.min(20)).min(rules.pause_max);
         self.rounds += 1;
         self.found = false;
@@ -325,7 +407,8 @@ mod tests {
     }
 
     fn found(sops: impl IntoIterator<Item = u32>) -> Answer {
-        Answer::Found(sops.into_iter().map(|n| ("9".into(), format!("1.{n}"))).collect())
+        let offer = |n| Offer { series: "9".into(), sop: format!("1.{n}"), class: "1.2.3".into() };
+        Answer::Found(sops.into_iter().map(offer).collect())
     }
 
     /// A recall under way, and the clock that its answers move.
@@ -426,6 +509,42 @@ mod tests {
         assert_eq!(b.next(), Step::Find, "something else lacks now");
         b.answer(&found([]));
         assert!(matches!(b.next(), Step::Wait { .. }));
+    }
+
+    #[test]
+    fn a_large_gap_is_fetched_in_as_many_rounds_as_it_takes_and_little_is_remembered_of_it() {
+        let mut b = Bench::new(10_000);
+        b.rules.rounds_max = 2;
+        b.rules.batch = 500;
+        let mut left = 10_000;
+        while left > 0 {
+            assert_eq!(b.next(), Step::Find);
+            b.answer(&found(0..10_000));
+            assert!(minicbor::to_vec(&b.recall).unwrap().len() < 200_000);
+            while let Step::Retrieve { sops, .. } = b.next() {
+                b.answer(&Answer::Done { failed: 0 });
+                left -= sops.len();
+            }
+            b.verdict.missing.truncate(left);
+            b.wait();
+        }
+        // What does not come is given up all the same.
+        let mut b = Bench::new(10_000);
+        b.rules.by = vec![Retrieve::Move];
+        b.answer(&found(0..10_000));
+        b.answer(&Answer::Status(0xA801));
+        assert!(matches!(b.next(), Step::GiveUp { .. }));
+    }
+
+    #[test]
+    fn what_nobody_else_sends_is_asked_for_before_it_is_short() {
+        let mut b = Bench::new(1);
+        b.verdict.findings.retain(|f| f.what != What::Short);
+        assert_eq!(b.next(), Step::Nothing);
+        b.rules.eager = true;
+        assert_eq!(b.next(), Step::Find);
+        b.answer(&found([0]));
+        assert_eq!(b.recall.classes().collect::<Vec<_>>(), ["1.2.3"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod answers;
 mod api;
+mod archive;
 mod attack;
 mod both_ends;
 mod chance;
@@ -35,7 +36,9 @@ mod pages;
 mod part10;
 mod ports;
 mod power;
+mod priors;
 mod promises;
+mod recall;
 mod receiver;
 mod refusals;
 mod reload;

@@ -4,11 +4,12 @@
 use serde::Serialize;
 
 use super::cases::CANDIDATES_MAX;
-use super::keys::{evidence, order_of_study};
+use super::keys::{evidence, order_of_study, recall_key};
+use super::recalls::RecallRecord;
 use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn};
 use super::roll::word;
 use super::store::Stopped;
-use super::{Registrar, Row, travel};
+use super::{Registrar, Row, recalls, travel};
 use crate::clock::Timestamp;
 use crate::orders::evidence::Statement;
 use crate::orders::history::Message;
@@ -22,7 +23,7 @@ use crate::orders::words::Language;
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`, `told` (to a RIS).
+    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`, `recall`, `told` (to a RIS).
     pub kind: &'static str,
     /// What, in words.
     pub what: String,
@@ -42,6 +43,8 @@ pub struct OrderStory {
     pub standing: Option<Standing>,
     /// Its studies.
     pub studies: Vec<Row>,
+    /// Earlier studies of the patient that are fetched for it.
+    pub priors: Vec<Row>,
     /// What was said of it.
     pub story: Vec<Event>,
 }
@@ -56,6 +59,8 @@ pub struct CaseStory {
     pub matched: Match,
     /// The person who said so.
     pub link: Option<Link>,
+    /// The order of which it is a prior.
+    pub prior_of: Option<OrderKey>,
     /// How it stands.
     pub standing: Option<Standing>,
     /// Everything that was found, gravest first.
@@ -83,8 +88,10 @@ impl Registrar {
             let Some(record) = record else { continue };
             let term = order_of_study(&key);
             let studies: Vec<Dossier> = self.store.with(&term, b's', CANDIDATES_MAX).await?;
+            let (said, priors) = self.priors_of(&key).await?;
             let mut story = told(&record);
             story.extend(self.tellings(&record).await?);
+            story.extend(recalls::story("", said.as_slice()));
             // What came of a message stands below it, though it was of the same moment.
             story.sort_by_key(|event| event.at);
             all.push(OrderStory {
@@ -92,6 +99,7 @@ impl Registrar {
                 entered_at: record.entered_at,
                 standing: record.own_standing().cloned(),
                 studies: studies.iter().filter_map(Row::of_study).collect(),
+                priors,
                 story,
             });
         }
@@ -124,6 +132,7 @@ impl Registrar {
                 facts: dossier.facts,
                 matched: dossier.matched,
                 link: dossier.link,
+                prior_of: dossier.prior_of,
                 standing: dossier.standing,
                 findings,
                 missing,
@@ -152,6 +161,10 @@ impl Registrar {
             let what = format!("{}: {}", word(*headline), reason.text(Language::English));
             Event { at: *at, kind: "verdict", what, by: own() }
         }));
+        let record: Option<RecallRecord> = self.store.get(recall_key(id)).await?;
+        if let Some(record) = &record {
+            events.extend(recalls::story(&record.source, &record.said));
+        }
         events.extend(dossier.link.iter().map(|link| {
             let what = match &link.order {
                 Some(order) => format!("linked to order {}", order.number),

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use dicom_dictionary_std::tags;
+
 use super::keys::{
     CURSOR, Number, entry, manifest_key, order_key, order_numbers, order_of_study, page_entry,
     pages, study_key, study_numbers,
@@ -18,8 +20,8 @@ use super::record::{
 use super::roll::Row;
 use super::store::{Stopped, Store};
 use super::travel::{self, Way, add_ways};
-use super::{ARRIVALS_MAX, Registrar, header, keys};
-use crate::cargo::{CargoKind, Envelope};
+use super::{ARRIVALS_MAX, Registrar, header, keys, priors_in};
+use crate::cargo::{CargoKind, Envelope, peer_text};
 use crate::clock::Timestamp;
 use crate::custody::{Arrival, CargoId};
 use crate::dicom::header::{Header, Reading, read, tag_of};
@@ -65,6 +67,11 @@ pub(super) struct Cases {
 }
 
 impl Cases {
+    /// A study that is in memory.
+    pub(super) fn open(&self, id: &StudyRef) -> Option<&OpenStudy> {
+        self.open.get(id)
+    }
+
     /// Lays what this turn has changed over the book.
     pub(super) fn write(&mut self, store: &mut Store) {
         for study in self.open.values_mut().filter(|s| s.changed) {
@@ -235,6 +242,10 @@ impl Registrar {
         if dossier.modality.is_empty() || dossier.modality == "SR" {
             dossier.modality.clone_from(&envelope.modality);
         }
+        if dossier.body_part.is_empty() {
+            let said = header.as_ref().and_then(|h| h.attribute(tags::BODY_PART_EXAMINED));
+            dossier.body_part = said.map(peer_text).unwrap_or_default();
+        }
         let sender = &envelope.calling_ae;
         if dossier.senders.len() < SENDERS_MAX && !dossier.senders.contains(sender) {
             dossier.senders.push(sender.clone());
@@ -267,9 +278,12 @@ impl Registrar {
     }
 
     /// What a study is judged by: only its own site is expected to have told us of an order.
-    fn rules_for(&self, study: &StudyRef) -> Rules {
+    pub(super) fn rules_for(&self, study: &StudyRef) -> Rules {
         let mut rules = self.config.rules.clone();
         rules.orders_expected &= study.origin == self.config.node;
+        if self.cases.open(study).is_some_and(|s| s.dossier.prior_of.is_some()) {
+            (rules.orders_expected, rules.hold_until_matched) = (false, false);
+        }
         rules
     }
 
@@ -320,16 +334,23 @@ impl Registrar {
             .order()
             .and_then(|key| candidates.iter().find(|o| o.key() == key).map(|o| o.history.order()));
         let rules = self.rules_for(id);
+        let asked = self.asked(&dossier).await?;
         let study = self.cases.open.get_mut(id).expect("just read");
         let settled = study.dossier.settled;
         let case =
             Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
         let verdict = judge(&case, &rules, now);
         let before = study.dossier.standing.as_ref();
-        let standing = match study.carried {
+        let mut standing = match study.carried {
             Some(_) => travel::standing(study, before, now),
             None => Standing::of(&verdict, before, now),
         };
+        if study.dossier.prior_of.is_some() {
+            priors_in::standing_of_prior(&mut standing, &verdict);
+        }
+        if let Some(asked) = asked {
+            asked.tell(&mut standing);
+        }
         if study.dossier.settle(standing, verdict.settled(now), matched, now) {
             study.changed = true;
         }
@@ -347,7 +368,12 @@ impl Registrar {
         study.dossier.owes_hold = dossier.owes_hold;
         let dossier = &study.dossier;
         let (ways, order) = (dossier.ways.clone(), dossier.matched.order().cloned());
+        let progress = dossier.standing.as_ref().expect("just judged").progress;
         self.roll.set(Row::of_study(dossier).expect("just judged"));
+        if let Some(order) = &order {
+            self.priors_may_follow(order, progress, now);
+        }
+        self.note_recall(id, now).await?;
         if let Some(order) = order.filter(|_| own) {
             self.send_along(&order, ways, now).await?;
         }

@@ -9,9 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::answers::{CaseStory, OrderStory};
 use super::evidence_in::{CommitmentList, Step};
 use super::new_order::{Entered, Flaw, NewOrder};
+use super::record::StudyRef;
 use super::roll::{Counts, Page, Row};
 use crate::dicom::availability::Notice;
 use crate::dicom::fault::Fault;
+use crate::orders::order::OrderKey;
+use crate::orders::priors::Candidate;
+use crate::orders::recall;
 
 /// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +59,9 @@ pub(in crate::orders) enum Call {
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
     Announce { notice: Notice, caller: String, reply: oneshot::Sender<Result<(), Fault>> },
     Commitment { list: CommitmentList, reply: oneshot::Sender<Result<(), Fault>> },
+    Recall { study: String, reply: Answer<String> },
+    Recalled { study: StudyRef, answer: recall::Answer, reply: Answer<()> },
+    Priors { order: OrderKey, found: Result<Vec<Candidate>, recall::Answer>, reply: Answer<()> },
 }
 
 /// Where others ask the registrar. Cheap to clone.
@@ -198,6 +205,38 @@ impl Desk {
     /// Nothing has changed.
     pub async fn commitment(&self, list: CommitmentList) -> Result<(), Fault> {
         self.tell(|reply| Call::Commitment { list, reply }).await
+    }
+
+    /// A person has the source of a study of this node asked, at once and with all patience; who is
+    /// asked, in words.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: nobody is asked.
+    pub async fn recall(&self, study: String) -> Result<String, DeskError> {
+        self.ask(|reply| Call::Recall { study, reply }).await
+    }
+
+    /// A source has answered about a study.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: nothing has changed, and it will be asked again.
+    pub async fn recalled(&self, study: StudyRef, answer: recall::Answer) -> Result<(), DeskError> {
+        self.ask(|reply| Call::Recalled { study, answer, reply }).await
+    }
+
+    /// A source has said which studies the patient of an order has.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: nothing has changed, and it will be asked again.
+    pub async fn priors_found(
+        &self,
+        order: OrderKey,
+        found: Result<Vec<Candidate>, recall::Answer>,
+    ) -> Result<(), DeskError> {
+        self.ask(|reply| Call::Priors { order, found, reply }).await
     }
 
     /// How many cases are how; without patient data.

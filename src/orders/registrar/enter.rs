@@ -225,6 +225,7 @@ impl Registrar {
     ) -> Result<(), Stopped> {
         let order = record.history.order();
         self.stand_order(record, now);
+        self.note_priors(&order, now).await?;
         let mut touched = self.studies_of(before).await?;
         touched.extend(self.studies_of(&order).await?);
         touched.sort();

@@ -92,7 +92,7 @@ fn parts(lists: Vec<SeriesList>) -> Vec<Vec<SeriesList>> {
 impl Registrar {
     /// Takes in what is said of a study, in as many parts as it has. `said` makes the statement of
     /// one part.
-    async fn hear_of(
+    pub(super) async fn hear_of(
         &mut self,
         study: &StudyRef,
         (id, source): (&str, &str),

@@ -24,7 +24,13 @@ pub(super) const TO_CARRY: &[u8] = b"carry";
 pub(super) const TO_TELL: &[u8] = b"tell";
 /// Whether duties of a study are to be held or released.
 pub(super) const HOLDS: &[u8] = b"holds";
-/// Where [`Cursor`] stands.
+/// Whether the source of a study is to be asked.
+pub(super) const RECALL: &[u8] = b"recall";
+/// Whether a study is a prior.
+pub(super) const PRIOR: &[u8] = b"prior";
+/// Whether the priors of an order are to be asked for.
+pub(super) const PRIORS: &[u8] = b"priors";
+/// Where [`Cursor`](super::record::Cursor) stands.
 pub(super) const CURSOR: &[u8] = b"c";
 
 /// What stands in keys and terms for names of any length.
@@ -76,6 +82,16 @@ pub(super) fn manifest_key(study: &StudyRef) -> Vec<u8> {
     digest(b'f', &[study.origin.as_str(), &study.study])
 }
 
+/// Where it stands what was tried for a study.
+pub(super) fn recall_key(study: &StudyRef) -> Vec<u8> {
+    digest(b'r', &[study.origin.as_str(), &study.study])
+}
+
+/// Where it stands what was asked for an order.
+pub(super) fn priors_key(order: &OrderKey) -> Vec<u8> {
+    digest(b'v', &[order.origin.as_str(), &order.number])
+}
+
 pub(super) fn merge_key(origin: &NodeName, retired: &Identifier) -> Vec<u8> {
     let authority = &retired.authority;
     let parts = [origin.as_str(), &retired.id, &authority.namespace, &authority.universal];
@@ -94,6 +110,11 @@ pub(super) fn answer_term(application: &str, facility: &str, control_id: &str) -
 /// Finds the studies of an order.
 pub(super) fn order_of_study(order: &OrderKey) -> Vec<u8> {
     digest(b'O', &[order.origin.as_str(), &order.number])
+}
+
+/// Finds the priors of an order.
+pub(super) fn order_of_prior(order: &OrderKey) -> Vec<u8> {
+    digest(b'V', &[order.origin.as_str(), &order.number])
 }
 
 /// A kind of number by which orders and studies find each other.

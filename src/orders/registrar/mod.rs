@@ -28,6 +28,8 @@ mod keys;
 mod message;
 mod new_order;
 mod place;
+mod priors_in;
+mod recalls;
 mod record;
 mod roll;
 mod store;
@@ -51,6 +53,8 @@ pub use hand_on::{MESSAGE_BYTES_MAX, Receiver, Receivers};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
 pub use new_order::{Entered, Entry, Flaw, NewOrder};
 pub use place::{NoPlace, Place};
+pub use priors_in::{PRIORS_MAX, PriorStudies};
+pub use recalls::{Asked, RecallSource};
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Page, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
@@ -63,9 +67,13 @@ use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
 use crate::orders::merges::Merges;
+use crate::orders::priors::PriorRule;
+use crate::orders::retriever::Task;
 use cases::Cases;
 use desk::{Answer, Call};
 use keys::{CURSOR, OPEN};
+use priors_in::Searches;
+use recalls::Recalls;
 use record::{CaseId, Cursor, Dossier, MergeRecord, OrderRecord};
 use roll::Roll;
 use store::{Stopped, Store};
@@ -106,6 +114,10 @@ pub struct Config {
     pub hl7: Hl7Rules,
     /// Where the times of a message are local that states no offset.
     pub zone: TimeZone,
+    /// Archives that are asked for what lacks; the first that has a study's images counts.
+    pub sources: Vec<RecallSource>,
+    /// Which earlier studies are wanted; the first rule that fits an order counts.
+    pub priors: Vec<PriorRule>,
 }
 
 /// Says its answer once the turn is durable, or why it is not.
@@ -122,6 +134,9 @@ struct Registrar {
     outbox: Outbox,
     holds: BTreeSet<StudyRef>,
     held: HeldStudies,
+    priors: PriorStudies,
+    recalls: Recalls,
+    searches: Searches,
     ways: Arc<dyn Ways>,
     merges: BTreeMap<NodeName, Merges>,
     cursor: Cursor,
@@ -141,6 +156,7 @@ pub fn start(
     config: Config,
     custody: Custody,
     (ways, held): (Arc<dyn Ways>, HeldStudies),
+    (tasks, priors): (mpsc::Sender<Task>, PriorStudies),
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> (Desk, tokio::task::JoinHandle<()>) {
@@ -152,6 +168,9 @@ pub fn start(
         outbox: Outbox::default(),
         holds: BTreeSet::new(),
         held,
+        priors,
+        recalls: Recalls::new(tasks),
+        searches: Searches::default(),
         ways,
         merges: BTreeMap::new(),
         cursor: Cursor::default(),
@@ -223,6 +242,8 @@ impl Registrar {
         // Only what is durable here is told to others.
         self.hold_and_release().await?;
         self.carry(now).await?;
+        self.ask_sources(now).await?;
+        self.ask_priors(now).await?;
         let letters = self.write_letters(now).await?;
         let mut written = self.end(&mut owed).await? && written;
         // That a message is on its way is durable before custody has it.
@@ -299,6 +320,11 @@ impl Registrar {
         });
         self.held.store(Arc::new(held.collect()));
         studies.iter().filter_map(Row::of_study).for_each(|row| self.roll.set(row));
+        let short: Vec<StudyRef> =
+            studies.iter().filter(own).filter(|s| recalls::lacks(s)).map(Dossier::study).collect();
+        self.recalls.clear();
+        self.load_recalls(&short).await?;
+        self.load_priors().await?;
         self.load_holds().await?;
         self.load_outbox().await
     }
@@ -333,6 +359,13 @@ impl Registrar {
             Call::Step { step, reply } => evidence_in::later(reply, self.step(*step, now).await?),
             Call::Announce { notice, caller, reply } => {
                 evidence_in::later(reply, self.announced(notice, &caller, now).await?)
+            }
+            Call::Recall { study, reply } => later(reply, self.recall_again(&study, now).await?),
+            Call::Recalled { study, answer, reply } => {
+                later(reply, self.recalled(&study, &answer, now).await?)
+            }
+            Call::Priors { order, found, reply } => {
+                later(reply, self.priors_found(&order, found, now).await?)
             }
             Call::Commitment { list, reply } => {
                 evidence_in::later(reply, self.commitment_asked(list, now).await?)

@@ -4,9 +4,11 @@
 //! |---|---|---|
 //! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient |
 //! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
-//! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`]s | |
+//! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`](crate::orders::instance::Instance)s | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
 //! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
+//! | `r` study | what its source was asked ([`RecallRecord`](super::recalls::RecallRecord)) | being due; its order, of a prior |
+//! | `v` order | what was asked of earlier studies ([`PriorsRecord`](super::priors_in::PriorsRecord)) | being due |
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
@@ -19,9 +21,10 @@ use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use super::keys::{
-    HOLDS, OPEN, TO_CARRY, TO_TELL, entry, order_key, order_of_study, order_terms, study_key,
-    study_terms,
+    HOLDS, OPEN, TO_CARRY, TO_TELL, entry, order_key, order_of_prior, order_of_study, order_terms,
+    study_key, study_terms,
 };
+use super::recalls::Asked;
 use super::telling::Telling;
 use super::travel::Way;
 use crate::cargo::NodeName;
@@ -111,6 +114,9 @@ pub struct Standing {
     /// When it could become another by itself.
     #[n(13)]
     pub again_at: Option<Timestamp>,
+    /// How its source was asked for what lacks.
+    #[n(14)]
+    pub source: Option<Asked>,
 }
 
 impl Standing {
@@ -136,6 +142,7 @@ impl Standing {
             hold: verdict.hold,
             since,
             again_at: verdict.again_at,
+            source: None,
         }
     }
 
@@ -303,6 +310,12 @@ pub(super) struct Dossier {
     /// Duties are to be held or released.
     #[n(18)]
     pub(super) owes_hold: bool,
+    /// The order of which it is a prior.
+    #[n(19)]
+    pub(super) prior_of: Option<OrderKey>,
+    /// Body Part Examined (0018,0015); empty when not known.
+    #[cbor(n(20), default)]
+    pub(super) body_part: String,
 }
 
 /// What the last manifest said, as far as another one follows when it changes.
@@ -358,6 +371,8 @@ impl Dossier {
             held_to: 0,
             freed_to: 0,
             owes_hold: false,
+            prior_of: None,
+            body_part: String::new(),
         }
     }
 
@@ -372,6 +387,9 @@ impl Dossier {
         }
         if self.standing.as_ref().is_some_and(Standing::is_open) {
             terms.push(OPEN.to_vec());
+        }
+        if let Some(order) = &self.prior_of {
+            terms.push(order_of_prior(order));
         }
         if self.owes_hold {
             terms.push(HOLDS.to_vec());

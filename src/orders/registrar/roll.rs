@@ -31,6 +31,8 @@ pub struct Row {
     pub modality: String,
     /// Patient ID; empty when not known.
     pub patient_id: String,
+    /// Number of the order of which it is a prior.
+    pub prior_of: Option<String>,
     /// AE titles that sent it.
     pub senders: Vec<String>,
     /// When the order or the first image came.
@@ -52,6 +54,7 @@ impl Row {
             accession: content.accession.as_ref().map(|a| a.id.clone()).unwrap_or_default(),
             modality: content.modality.clone(),
             patient_id: content.patient.ids.first().map(|i| i.id.clone()).unwrap_or_default(),
+            prior_of: None,
             senders: vec![order.source.clone()],
             first_at: record.entered_at,
             standing,
@@ -67,6 +70,7 @@ impl Row {
             accession: facts.accession.as_ref().map(|a| a.id.clone()).unwrap_or_default(),
             modality: dossier.modality.clone(),
             patient_id: facts.patient.ids.first().map(|i| i.id.clone()).unwrap_or_default(),
+            prior_of: dossier.prior_of.as_ref().map(|order| order.number.clone()),
             senders: dossier.senders.clone(),
             first_at: dossier.first_at,
             standing: dossier.standing.clone()?,
@@ -201,7 +205,7 @@ impl Roll {
         };
         let fits = |row: &&Row| {
             let s = &row.standing;
-            (!with_order || row.order.is_some())
+            (!with_order || row.order.is_some() || row.prior_of.is_some())
                 && page.what.is_none_or(|w| s.headline == w || s.progress == w)
         };
         let rows = self.rows.range((from, Bound::Unbounded)).map(|(_, row)| row);

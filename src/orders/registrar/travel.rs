@@ -241,7 +241,8 @@ impl Registrar {
         let order = dossier.matched.order();
         let origin = &id.origin;
         let judged = (&verdict, &study.tally);
-        let manifest = Manifest::new((origin, &id.study), told.number, order, judged, now);
+        let mut manifest = Manifest::new((origin, &id.study), told.number, order, judged, now);
+        manifest.prior_of.clone_from(&dossier.prior_of);
         let body = manifest.encode();
         let envelope = envelope(CargoKind::Manifest, origin, &body, now);
         let to = dossier.ways.iter().map(|way| Assignment {
@@ -319,6 +320,7 @@ impl Registrar {
             return Ok(None);
         }
         study.dossier.manifest = Some(manifest.number);
+        study.dossier.prior_of.clone_from(&manifest.prior_of);
         study.dossier.link = Some(Link {
             at: manifest.judged_at,
             order: manifest.order.clone(),
@@ -435,6 +437,7 @@ pub(super) fn standing(study: &OpenStudy, before: Option<&Standing>, now: Timest
         hold: None,
         since,
         again_at: None,
+        source: None,
     }
 }
 
