@@ -4,10 +4,10 @@
 //! a client of the configuration (`access`), and may do what its rights say. What is answered with
 //! 200 or 201 is durable. Every call that shows patient data or changes something is recorded under
 //! the log target `audit` with the client's name. The calls and their documents stand in
-//! `openapi.json`, which [`tests`] hold against [`calls`]; the prose in `docs/api.md`.
+//! `openapi.json`, which `tests` hold against `calls`; the prose in `docs/api.md`.
 //!
-//! A resource is one file: it gives its [`Call`]s, each with the right that it needs, and
-//! [`calls`] lists them. What is the same for all is done once: identity and rights, audit,
+//! A resource is one file: it gives its `Call`s, each with the right that it needs, and
+//! `calls` lists them. What is the same for all is done once: identity and rights, audit,
 //! metrics and headers in `gate`, bodies and queries in `said`, faults in `problem`.
 //!
 //! Limits: connections in all and from one address are configured; [`listener`] states the times

@@ -30,7 +30,7 @@ pub(super) const RECALL: &[u8] = b"recall";
 pub(super) const PRIOR: &[u8] = b"prior";
 /// Whether the priors of an order are to be asked for.
 pub(super) const PRIORS: &[u8] = b"priors";
-/// Where [`Cursor`](super::record::Cursor) stands.
+/// Where `Cursor` stands.
 pub(super) const CURSOR: &[u8] = b"c";
 
 /// What stands in keys and terms for names of any length.
