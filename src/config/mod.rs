@@ -20,6 +20,7 @@ mod rooms;
 mod sections;
 mod source;
 mod value;
+mod worklist;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;
 pub use sections::*;
 pub use value::{HostPort, Share};
+pub use worklist::WorklistSection;
 
 use reader::Section;
 use source::Source;

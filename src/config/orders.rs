@@ -24,6 +24,7 @@ use super::reader::Section;
 use super::sections::ServerTls;
 use super::source::Source;
 use super::value::*;
+use super::worklist::{self, WorklistSection};
 
 /// `[orders]`: orders, evidence and gaps. Present: this node keeps them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct OrdersSection {
     pub hl7: Option<Hl7Section>,
     /// `[orders.commitment]`.
     pub commitment: CommitmentSection,
+    /// Every `[[orders.worklist]]`, with its place in the file.
+    pub worklists: Vec<(usize, WorklistSection)>,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -68,7 +71,8 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
     let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
     let hl7 = s.maybe_table("hl7", hl7);
     let commitment = s.table("commitment", commitment::section);
-    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment })
+    let worklists = s.tables("worklist", worklist::section);
+    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment, worklists })
 }
 
 fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
@@ -166,6 +170,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
         );
     }
     commitment::check(&orders.commitment, source);
+    worklist::check(&orders.worklists, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");

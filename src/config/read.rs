@@ -294,7 +294,7 @@ fn dicom_kind(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<DestinationKind>
     })))
 }
 
-fn client_tls(s: &mut Section<'_, '_>) -> Option<ClientTls> {
+pub(super) fn client_tls(s: &mut Section<'_, '_>) -> Option<ClientTls> {
     let trust = s.need_path("trust");
     let (certificate, key) = (s.maybe_path("certificate"), s.maybe_path("key"));
     let server_name = s.maybe("server_name", text);

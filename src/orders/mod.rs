@@ -1,7 +1,7 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure but for [`registrar`] and [`commitment`]: no I/O, no tasks, no clock; time and events come as arguments,
-//! decisions go out as values. The registrar owns all of this state, stores it durably in custody,
+//! Pure but for [`registrar`], [`commitment`] and [`worklist::poll`]: no I/O, no tasks, no clock; time and
+//! events come as arguments, decisions go out as values. The registrar owns all of this state, stores it durably in custody,
 //! and acts.
 //!
 //! ```text
@@ -32,9 +32,11 @@ pub mod numbering;
 pub mod order;
 pub mod recall;
 pub mod registrar;
+pub mod stand_in;
 pub mod tally;
 pub mod verdict;
 pub mod words;
+pub mod worklist;
 
 pub use judge::judge;
 

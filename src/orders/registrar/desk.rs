@@ -8,11 +8,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
 use super::evidence_in::{CommitmentList, Step};
+use super::listed::Listed;
 use super::new_order::NewOrder;
 use super::roll::{Counts, Row};
+use super::worklist::Shelf;
 use crate::dicom::availability::Notice;
 use crate::dicom::fault::Fault;
 use crate::orders::verdict::What;
+use crate::orders::worklist::Item;
 
 /// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,12 +50,14 @@ pub(in crate::orders) enum Call {
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
     Announce { notice: Notice, caller: String, reply: oneshot::Sender<Result<(), Fault>> },
     Commitment { list: CommitmentList, reply: oneshot::Sender<Result<(), Fault>> },
+    Listed { worklist: String, items: Vec<Item>, reply: Answer<Listed> },
 }
 
 /// Where others ask the registrar. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
     pub(super) calls: mpsc::Sender<Call>,
+    pub(super) shelf: Shelf,
 }
 
 impl fmt::Debug for Desk {
@@ -190,6 +195,15 @@ impl Desk {
     /// Nothing has changed.
     pub async fn commitment(&self, list: CommitmentList) -> Result<(), Fault> {
         self.tell(|reply| Call::Commitment { list, reply }).await
+    }
+
+    /// Takes orders as a worklist shows them; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: ask the worklist again; what was kept is not taken twice.
+    pub async fn listed(&self, worklist: String, items: Vec<Item>) -> Result<Listed, DeskError> {
+        self.ask(|reply| Call::Listed { worklist, items, reply }).await
     }
 
     /// How many cases are how; without patient data.

@@ -24,12 +24,14 @@ mod evidence_in;
 mod header;
 mod hold;
 mod keys;
+mod listed;
 mod message;
 mod new_order;
 mod record;
 mod roll;
 mod store;
 mod travel;
+mod worklist;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,10 +46,12 @@ pub use answers::{CaseStory, Event, OrderStory};
 pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
+pub use listed::Listed;
 pub use new_order::NewOrder;
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
+pub use worklist::{FindError, Finding, QUERIES_MAX};
 
 use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
@@ -139,6 +143,7 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Desk, tokio::task::JoinHandle<()>) {
     let (calls, inbox) = mpsc::channel(CALLS_MAX);
+    let shelf = worklist::Shelf::new(&config, &custody, &metrics);
     let registrar = Registrar {
         store: Store::new(custody.clone()),
         cases: Cases::default(),
@@ -165,7 +170,7 @@ pub fn start(
             Err(Stopped) = work => shutdown.cancelled().await,
         }
     });
-    (Desk { calls }, task)
+    (Desk { calls, shelf }, task)
 }
 
 impl Registrar {
@@ -174,6 +179,7 @@ impl Registrar {
         while !self.custody.summary().ready {
             tokio::time::sleep(LOOK).await;
         }
+        self.index_worklist().await?;
         self.load().await?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -321,6 +327,9 @@ impl Registrar {
             Call::Step { step, reply } => evidence_in::later(reply, self.step(*step, now).await?),
             Call::Announce { notice, caller, reply } => {
                 evidence_in::later(reply, self.announced(notice, &caller, now).await?)
+            }
+            Call::Listed { worklist, items, reply } => {
+                later(reply, self.listed(&worklist, items, now).await?)
             }
             Call::Commitment { list, reply } => {
                 evidence_in::later(reply, self.commitment_asked(list, now).await?)

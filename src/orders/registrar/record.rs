@@ -2,13 +2,15 @@
 //!
 //! | key | entry | found by |
 //! |---|---|---|
-//! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient |
+//! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient; while it is on the worklist, its days |
 //! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
 //! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`]s | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
 //! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
+//! | `w` worklist, number | all that a polled worklist has said of an order ([`Said`](super::listed::Said)) | |
+//! | `v` | that all orders bear the terms of the worklist | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
@@ -22,6 +24,7 @@ use super::keys::{
     HOLDS, OPEN, TO_CARRY, entry, order_key, order_of_study, order_terms, study_key, study_terms,
 };
 use super::travel::Way;
+use super::worklist;
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
 use crate::custody::register::Entry;
@@ -221,6 +224,7 @@ impl OrderRecord {
 
     pub(super) fn entry(&self, order: &Order, owed: bool) -> Entry {
         let mut terms = order_terms(order);
+        terms.extend(worklist::terms(order, self.entered_at));
         if self.own_standing().is_some_and(Standing::is_open) {
             terms.push(OPEN.to_vec());
         }
