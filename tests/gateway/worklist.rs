@@ -66,7 +66,7 @@ impl Step<'_> {
              PID|||{patient}||{names}||19500101|M\r\
              PV1||O||||||7^SUZUKI^ICHIRO\r\
              AL1|1||^penicillin\r\
-             ORC|NW|{number}|F{number}||||||||||8^SATO^JIRO||||DEPT^Neurology\r\
+             ORC|NW|{number}|F{number}|||||||||8^SATO^JIRO|||||DEPT^Neurology\r\
              TQ1|1||||||{at}||{priority}\r\
              OBR|1|{number}|F{number}|CODE^{procedure}|||||||||headache||||||||||||||||||^vertigo\r\
              NTE|1||second line\r\
@@ -332,8 +332,9 @@ fn orders_of_two_hospitals_are_on_the_reading_centres_worklist_and_stay_apart() 
     let tunnel = reading.port(Port::Tunnel);
     let hospital = site.hospital(tunnel).orders().start();
     let everything = format!("name = \"everything\"\nto = [{READING:?}]");
-    let clinic = site.node("clinic").dicom().orders().dials(READING, tunnel);
-    let clinic = clinic.set("orders", "patient_issuer = \"\"").table("route", &everything).start();
+    let clinic = site.node("clinic").dicom().dials(READING, tunnel).table("route", &everything);
+    let hl7 = format!("listen = \"127.0.0.1:{}\"\nallow = [\"127.0.0.1\"]", clinic.port(Port::Hl7));
+    let clinic = clinic.set("orders", "time_zone = \"Asia/Tokyo\"").set("orders.hl7", &hl7).start();
     Step::default().send(&hospital);
     // The same numbers at another site, which does not say who gives them.
     Step { names: "OTHER^PERSON", ..Step::default() }.send(&clinic);
