@@ -31,7 +31,7 @@ use crate::orders::order::Order;
 use crate::orders::worklist::{Dates, Found, Query, answer, entries, is_shown};
 
 /// Orders that are read at once.
-const PAGE: usize = 32;
+const PAGE: usize = 16;
 /// Queries that read at once.
 pub const QUERIES_MAX: usize = 16;
 /// Days of one order that have a term each; an order with more bears another one.
