@@ -216,12 +216,13 @@ impl Custodian {
         let Some(row) = view.ledger.get::<EntryRow>(&entry_key(book, key))? else {
             return Ok(None);
         };
-        let Some(Fact::Entered { changes, .. }) = self.fact_at(row.place) else {
+        // A turn of a room is one fact of many changes, of which one is wanted.
+        let Some(change) = self.change_at(row.place, row.index) else {
             self.find_fault(format!("an entry of the register ({book:?}) cannot be read"));
             return Ok(None);
         };
-        Ok(match changes.into_iter().nth(row.index as usize) {
-            Some(Change::Put(entry)) if entry.key == key => Some(entry),
+        Ok(match change {
+            Change::Put(entry) if entry.key == key => Some(entry),
             _ => None,
         })
     }

@@ -65,8 +65,11 @@ pub enum Found {
     Days(Dates),
 }
 
+/// Finds orders by these values of a key.
+type Finder = fn(Vec<String>) -> Found;
+
 /// Keys outside the step that are texts, and by what they find orders.
-const TEXTS: [(Tag, Option<fn(Vec<String>) -> Found>); 7] = [
+const TEXTS: [(Tag, Option<Finder>); 7] = [
     (tags::ACCESSION_NUMBER, Some(Found::Accessions)),
     (tags::REQUESTED_PROCEDURE_ID, Some(Found::Procedures)),
     (tags::PLACER_ORDER_NUMBER_IMAGING_SERVICE_REQUEST, Some(Found::Placers)),
