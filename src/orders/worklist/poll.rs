@@ -5,7 +5,7 @@
 //! worklist has said, so that the same said again writes nothing, also after a kill.
 //!
 //! Limits: `limit` items of a question, [`QUESTIONS_MAX`] questions of a poll (one for each pair of
-//! modality and station), [`BATCH`] orders at once to the registrar.
+//! modality and station), 32 orders at once to the registrar.
 
 use std::sync::Arc;
 use std::time::Duration;
