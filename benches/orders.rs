@@ -12,6 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dicom_core::value::PrimitiveValue;
+use dicom_core::{DataElement, VR};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
 use hikyaku::cargo::{Assignment, CargoKind, Envelope, Identity, Sha256, Urgency};
 use hikyaku::clock::Timestamp;
 use hikyaku::custody::{Config as CustodyConfig, Custody, Draft};
@@ -20,6 +24,7 @@ use hikyaku::orders::judge::Rules;
 use hikyaku::orders::registrar::{
     self, Config, Desk, HeldStudies, Page, PriorStudies, Receivers, Ways,
 };
+use hikyaku::orders::worklist::Query;
 use tokio_util::sync::CancellationToken;
 
 /// Images of one study.
@@ -126,6 +131,42 @@ fn median(mut all: Vec<Duration>) -> Duration {
     all[all.len() / 2]
 }
 
+/// A worklist query that all orders must be looked at for, one for a number, and how long the registrar
+/// lets others wait meanwhile.
+async fn worklist(desk: &Desk, orders: u64) {
+    let key = |tag, value: &str| {
+        let element = DataElement::new(tag, VR::LO, PrimitiveValue::from(value));
+        let set = InMemDicomObject::from_element_iter([element]);
+        Query::read(&set).expect("a query")
+    };
+    let nobody = key(tags::PATIENT_NAME, "NOBODY*");
+    let mut finding = desk.worklist(nobody, "CT1".into()).await.expect("a registrar");
+    let clerk = desk.clone();
+    let done = CancellationToken::new();
+    let end = done.clone();
+    let waits = tokio::spawn(async move {
+        let mut longest = Duration::ZERO;
+        while !end.is_cancelled() {
+            let begun = Instant::now();
+            clerk.counts().await.expect("a registrar");
+            longest = longest.max(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        longest
+    });
+    let begun = Instant::now();
+    assert!(finding.next().await.expect("custody").is_none());
+    let all = begun.elapsed();
+    done.cancel();
+    let longest = waits.await.expect("a clerk");
+    let begun = Instant::now();
+    let one = key(tags::ACCESSION_NUMBER, &format!("A{}", orders / 2));
+    let mut finding = desk.worklist(one, "CT1".into()).await.expect("a registrar");
+    assert!(finding.next().await.expect("custody").is_some());
+    let one = begun.elapsed();
+    println!("worklist: all in {all:?}, the registrar answers within {longest:?}; one in {one:?}");
+}
+
 #[tokio::main]
 async fn main() {
     let (orders, instances) = (option("orders", 100_000), option("instances", 1_000_000));
@@ -176,6 +217,7 @@ async fn main() {
         seen(&desk, last).await;
         println!("images: {:.0} a second, judged", n as f64 / begun.elapsed().as_secs_f64());
     }
+    worklist(&desk, orders).await;
     let (mut missing, mut verdict, mut rows) = (Vec::new(), Vec::new(), 0);
     for n in 0..20 {
         let begun = Instant::now();

@@ -115,6 +115,16 @@ pub struct Metrics {
     pub recovered: IntCounterVec,
     /// Earlier studies that were chosen to be fetched, by source.
     pub priors: IntCounterVec,
+    /// Worklist queries answered, by end (`whole`, `broken-off`).
+    pub worklist_queries: IntCounterVec,
+    /// Matches given in answer to them.
+    pub worklist_matches: IntCounter,
+    /// Polls of other worklists, by worklist and outcome (`whole`, `truncated`, `failed`).
+    pub worklist_polls: IntCounterVec,
+    /// Orders that polls showed, by worklist and what was done (`new`, `changed`, `same`, `refused`).
+    pub worklist_items: IntCounterVec,
+    /// When a worklist was last taken whole, by worklist, in seconds since 1970.
+    pub worklist_last_success: GaugeVec,
     /// Handshakes refused, by reason word.
     pub tunnel_refused: IntCounterVec,
     /// Whether a destination answered at its last try: 1 yes, 0 no.
@@ -243,6 +253,28 @@ impl Metrics {
                 "hikyaku_priors_total",
                 "Earlier studies chosen to be fetched",
                 &["source"],
+            ),
+            worklist_queries: b.counters(
+                "hikyaku_worklist_queries_total",
+                "Worklist queries answered",
+                &["end"],
+            ),
+            worklist_matches: b
+                .counter("hikyaku_worklist_matches_total", "Matches given to worklist queries"),
+            worklist_polls: b.counters(
+                "hikyaku_worklist_polls_total",
+                "Polls of a RIS's worklist",
+                &["worklist", "outcome"],
+            ),
+            worklist_items: b.counters(
+                "hikyaku_worklist_items_total",
+                "Orders that polls of a worklist showed",
+                &["worklist", "done"],
+            ),
+            worklist_last_success: b.floats(
+                "hikyaku_worklist_last_success_seconds",
+                "When a worklist was last taken whole, since 1970",
+                &["worklist"],
             ),
             store_answers: b.counters(
                 "hikyaku_store_answers_total",

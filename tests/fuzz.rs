@@ -266,6 +266,11 @@ fn no_data_set_of_a_service_makes_its_reader_fail() {
 }
 
 #[test]
+fn no_worklist_query_and_no_item_makes_its_reader_fail() {
+    fuzz("worklist");
+}
+
+#[test]
 fn no_data_set_makes_the_header_reader_fail() {
     fuzz("header");
 }

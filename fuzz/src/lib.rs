@@ -10,6 +10,7 @@ mod hl7;
 mod spool;
 mod text;
 mod tunnel;
+mod worklist;
 
 /// A reader under test.
 #[derive(Clone, Copy)]
@@ -25,13 +26,14 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 19] = [
+pub const ENTRIES: [Entry; 20] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
     entry("requestor", dicom::requestor, dicom::answers, 2),
     entry("inquiry", dicom::inquiry, dicom::answers, 2),
     entry("data_set", dicom::data_set, dicom::data_sets, 10),
+    entry("worklist", worklist::worklist, worklist::identifiers, 10),
     entry("header", dicom::header, dicom::data_sets, 4),
     entry("reencode", dicom::reencode, dicom::data_sets, 40),
     entry("mllp", hl7::mllp, hl7::frames, 2),

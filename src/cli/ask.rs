@@ -16,6 +16,7 @@ use super::{Failure, Outcome, Target, print_json};
 use crate::config::Config;
 use crate::ops::control::SOCKET_NAME;
 use crate::ops::status::Status as StatusDocument;
+use crate::orders::worklist::poll::Condition;
 
 /// Longest answer that is believed.
 const ANSWER_MAX: usize = 256 << 20;
@@ -148,7 +149,23 @@ fn words(s: &StatusDocument) -> String {
         let head = ["TUNNEL TO", "UP", "SINCE", "ADDRESS", "RTT", "LOST", "CERTIFICATE", "REASON"];
         out.push_str(&table(&head, &rows));
     }
+    if !s.worklists.is_empty() {
+        let rows: Vec<Vec<String>> = s.worklists.iter().map(worklist_row).collect();
+        let head = ["WORKLIST", "UP", "ITEMS", "LAST TAKEN WHOLE", "TROUBLE"];
+        out.push_str("\n\n");
+        out.push_str(&table(&head, &rows));
+    }
     out
+}
+
+fn worklist_row(w: &Condition) -> Vec<String> {
+    vec![
+        w.worklist.clone(),
+        yes(w.up),
+        w.items.to_string(),
+        w.last_success.clone().unwrap_or_else(|| "-".into()),
+        w.trouble.clone().unwrap_or_default(),
+    ]
 }
 
 fn yes(up: Option<bool>) -> String {

@@ -47,7 +47,7 @@ const APPLIED: [&str; 20] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 14] = [
+const REASONS: [(&str, &str); 15] = [
     ("api.listen", "the listener is open"),
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
@@ -57,6 +57,7 @@ const REASONS: [(&str, &str); 14] = [
     ("orders.hl7", "the listener is open"),
     ("orders.source", "it is being asked"),
     ("orders.priors", "what it chose is on its way"),
+    ("orders.worklist", "the RIS is being asked"),
     ("orders", "what was judged is judged anew only after a restart"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),

@@ -92,6 +92,20 @@ fn write_orders(out: &mut String, orders: &OrdersSection) -> fmt::Result {
         }
         writeln!(out, "  lets {} send them", list(&hl7.mllp.allow))?;
     }
+    for (_, worklist) in &orders.worklists {
+        let tls = if worklist.tls.is_some() { " with TLS" } else { "" };
+        let (every, behind, ahead) = (worklist.every, worklist.behind, worklist.ahead);
+        writeln!(
+            out,
+            "  asks {} at {}{tls} for its worklist every {}: from {} back to {} ahead",
+            worklist.ae_title,
+            worklist.address,
+            time(every),
+            time(behind),
+            time(ahead)
+        )?;
+    }
+    writeln!(out, "  answers worklist queries to whoever may send images")?;
     let rules = &orders.rules;
     writeln!(
         out,

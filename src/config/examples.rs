@@ -25,7 +25,8 @@ const EVERY_SECTION: &str = "
         { kind = 'folder' }, { kind = 'hl7', tls = {}, timeouts = {} }]
     route = [{ when = { attributes = {} } }]
     orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] },
-        source = [{ tls = {}, timeouts = {} }], priors = [{ when = {} }] }
+        source = [{ tls = {}, timeouts = {} }], priors = [{ when = {} }],
+        worklist = [{ tls = {}, timeouts = {} }] }
     api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}

@@ -67,6 +67,15 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
             files.identity("orders.source.tls", certificate, private, None);
         }
     }
+    for (position, worklist) in document.orders.iter().flat_map(|orders| &orders.worklists) {
+        let key = format!("orders.worklist[{position}].tls");
+        if let Some(tls) = &worklist.tls {
+            files.certificates(&format!("{key}.trust"), &tls.trust);
+            if let Some((certificate, private)) = &tls.identity {
+                files.identity(&key, certificate, private, None);
+            }
+        }
+    }
     for (position, destination) in &document.destinations {
         let key = format!("destination[{position}]");
         match &destination.kind {

@@ -23,6 +23,7 @@ mod sections;
 mod source;
 mod sources;
 mod value;
+mod worklist;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ pub use rooms::TlsError;
 pub use sections::*;
 pub use sources::SourceSection;
 pub use value::{HostPort, Share};
+pub use worklist::WorklistSection;
 
 use reader::Section;
 use source::Source;

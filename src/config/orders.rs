@@ -27,6 +27,7 @@ use super::sections::ServerTls;
 use super::source::Source;
 use super::sources::{self, SourceSection};
 use super::value::*;
+use super::worklist::{self, WorklistSection};
 
 /// `[orders]`: orders, evidence and gaps. Present: this node keeps them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct OrdersSection {
     pub sources: Vec<SourceSection>,
     /// Every `[[orders.priors]]`, in the order of the file.
     pub priors: Vec<PriorRule>,
+    /// Every `[[orders.worklist]]`, with its place in the file.
+    pub worklists: Vec<(usize, WorklistSection)>,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -76,7 +79,8 @@ pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSe
     let hl7 = s.maybe_table("hl7", hl7);
     let commitment = s.table("commitment", commitment::section);
     let (sources, priors) = sources::sections(s, own);
-    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment, sources, priors })
+    let worklists = s.tables("worklist", worklist::section);
+    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment, sources, priors, worklists })
 }
 
 fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
@@ -175,6 +179,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     }
     commitment::check(&orders.commitment, source);
     sources::check(orders, document, source);
+    worklist::check(&orders.worklists, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");

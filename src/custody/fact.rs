@@ -33,6 +33,10 @@ pub(super) struct CargoHead {
     pub unchecked: bool,
 }
 
+/// Number of [`Fact::Entered`], and of its changes.
+const ENTERED: u32 = 8;
+const CHANGES: u32 = 1;
+
 /// A durable statement.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Fact {
@@ -238,4 +242,52 @@ pub(super) fn decode_head(bytes: &[u8]) -> Option<CargoHead> {
 /// A fact; `None` when a later release wrote a kind that this one does not know.
 pub(super) fn decode_fact(bytes: &[u8]) -> Option<Fact> {
     minicbor::decode(bytes).ok()
+}
+
+/// One change of a fact that enters changes, without reading the others; `None` when it is no such
+/// fact, or has no such change.
+pub(super) fn decode_change(bytes: &[u8], index: u32) -> Option<Change> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    // As `Fact` is written: its variant's number, then a map of its fields.
+    if decoder.array().ok()? != Some(2) || decoder.u32().ok()? != ENTERED {
+        return None;
+    }
+    for _ in 0..decoder.map().ok()?? {
+        if decoder.u32().ok()? != CHANGES {
+            decoder.skip().ok()?;
+            continue;
+        }
+        if u64::from(index) >= decoder.array().ok()?? {
+            return None;
+        }
+        for _ in 0..index {
+            decoder.skip().ok()?;
+        }
+        return decoder.decode().ok();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::custody::register::Entry;
+
+    #[test]
+    fn one_change_is_read_as_it_is_read_with_all_others() {
+        let put = |n: u8| {
+            let terms = vec![vec![n; 3].into()];
+            Change::Put(Entry { key: vec![n], body: vec![n; 300], terms })
+        };
+        let changes = vec![put(1), Change::Remove { key: vec![2] }, put(3)];
+        let fact = Fact::Entered { book: Book::Orders, changes: changes.clone() };
+        let bytes = minicbor::to_vec(&fact).unwrap();
+        for (n, change) in (0..).zip(changes) {
+            assert_eq!(decode_change(&bytes, n), Some(change));
+        }
+        assert_eq!(decode_change(&bytes, 3), None);
+        let cut = &bytes[..bytes.len() - 1];
+        assert_eq!((decode_change(cut, 0), decode_change(cut, 2)), (Some(put(1)), None));
+        assert_eq!(decode_change(&[0x82, 0x08], 0), None);
+    }
 }

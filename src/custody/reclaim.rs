@@ -215,6 +215,12 @@ impl Custodian {
         fact::decode_fact(&head)
     }
 
+    /// One change of a fact of the register.
+    pub(super) fn change_at(&mut self, place: Place, index: u32) -> Option<register::Change> {
+        let (_, head) = self.fact_log.read(place).ok()??;
+        fact::decode_change(&head, index)
+    }
+
     fn free(&mut self, freed: &[(Place, Record)]) -> Result<(), LedgerError> {
         let mut touched = BTreeSet::new();
         for (place, record) in freed {

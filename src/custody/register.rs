@@ -23,7 +23,7 @@ pub const KEY_MAX: usize = 128;
 /// Longest term, in bytes.
 pub const TERM_MAX: usize = 128;
 /// Most terms of one entry.
-pub const TERMS_MAX: usize = 32;
+pub const TERMS_MAX: usize = 48;
 /// Longest sum of keys, terms and bodies of changes that are made together, in bytes.
 pub const CHANGES_BYTES_MAX: usize = HEAD_LENGTH_MAX as usize - (64 << 10);
 /// Most entries that one question gives.
@@ -216,12 +216,13 @@ impl Custodian {
         let Some(row) = view.ledger.get::<EntryRow>(&entry_key(book, key))? else {
             return Ok(None);
         };
-        let Some(Fact::Entered { changes, .. }) = self.fact_at(row.place) else {
+        // A turn of a room is one fact of many changes, of which one is wanted.
+        let Some(change) = self.change_at(row.place, row.index) else {
             self.find_fault(format!("an entry of the register ({book:?}) cannot be read"));
             return Ok(None);
         };
-        Ok(match changes.into_iter().nth(row.index as usize) {
-            Some(Change::Put(entry)) if entry.key == key => Some(entry),
+        Ok(match change {
+            Change::Put(entry) if entry.key == key => Some(entry),
             _ => None,
         })
     }

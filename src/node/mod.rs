@@ -36,6 +36,7 @@ use crate::ops;
 use crate::orders::commitment;
 use crate::orders::registrar;
 use crate::orders::retriever;
+use crate::orders::worklist::poll;
 use crate::tunnel::{self, Tunnel};
 
 use reload::{Senders, digest_of};
@@ -180,6 +181,10 @@ impl Node {
             tasks.push(task);
             desk
         });
+        let (sources, end) = (config.worklists()?, accepting.child_token());
+        let worklists = desk.as_ref().map(|desk| poll::start(sources, desk, &metrics, &end));
+        let (worklists, polling) = worklists.unwrap_or_default();
+        tasks.extend(polling);
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
             custody: custody.clone(),
@@ -188,6 +193,7 @@ impl Node {
             tunnel: tunnel.clone(),
             delivery: ArcSwap::new(delivery.clone()),
             orders: desk,
+            worklists,
             reload,
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),

@@ -1,4 +1,4 @@
-//! Gives the registrar its ways in: HL7 messages from the listener.
+//! Gives the registrar its ways in: HL7 messages from the listener, items of polled worklists.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,20 +1,21 @@
 //! Gives the registrar the evidence that modalities and archives bring, performed procedure steps
-//! and availability notices, and the committer what modalities ask for.
-//!
-//! Worklist queries are accepted by the intake and refused here, with words, until this node can
-//! answer them.
+//! and availability notices, the committer what modalities ask for, and those who ask for a worklist
+//! what the registrar finds.
 
 use std::pin::Pin;
 
 use crate::dicom::availability::Notice;
 use crate::dicom::commitment::{Asked, Outcome};
-use crate::dicom::fault::Fault;
 use crate::intake::Services;
-use crate::intake::services::{Caller, Matches, NewStep, Reply, Reporter, StepChange};
+use crate::intake::services::{Caller, Matches, NewStep, Reply, Reporter, StepChange, Unwanted};
 use crate::orders::commitment::{Asker, Committer, OnAssociation};
 use crate::orders::registrar::{Desk, Step};
+use crate::orders::worklist::Query;
 
 use dicom_object::InMemDicomObject;
+
+/// Matches that are found before the peer has taken those before them.
+const AHEAD: usize = 8;
 
 /// Hands evidence to the registrar, and requests to the committer.
 pub(super) struct Evidence {
@@ -67,7 +68,32 @@ impl Services for Evidence {
         Box::pin(self.desk.announce(notice, caller.calling.to_string()))
     }
 
-    fn worklist(&self, _: Caller, _: InMemDicomObject) -> Reply<'_, Matches> {
-        Box::pin(async { Err(Fault::failed("no worklist is offered here yet")) })
+    fn worklist(&self, caller: Caller, query: InMemDicomObject) -> Reply<'_, Matches> {
+        Box::pin(async move {
+            let query = Query::read(&query)?;
+            let mut finding = self.desk.worklist(query, caller.calling.to_string()).await?;
+            let (finder, mut matches) = Matches::channel(AHEAD);
+            matches.keys_unsupported = finding.keys_unsupported();
+            // It ends with its association, which drops the other end, or with custody.
+            tokio::spawn(async move {
+                loop {
+                    match finding.next().await {
+                        Ok(Some(found)) => {
+                            if finder.give(found).await == Err(Unwanted) {
+                                return;
+                            }
+                        }
+                        Ok(None) => {
+                            let _ = finder.finish().await;
+                            return;
+                        }
+                        Err(error) => {
+                            return tracing::warn!(%error, "a worklist query is broken off");
+                        }
+                    }
+                }
+            });
+            Ok(matches)
+        })
     }
 }

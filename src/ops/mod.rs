@@ -24,6 +24,7 @@ use crate::custody::Custody;
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
 use crate::orders::registrar::Desk;
+use crate::orders::worklist::poll::Conditions;
 use crate::routing::Table;
 use crate::tunnel::Tunnel;
 
@@ -42,6 +43,8 @@ pub struct View {
     pub delivery: ArcSwap<Delivery>,
     /// Where orders are kept, if they are.
     pub orders: Option<Desk>,
+    /// How the worklists fare that are asked for orders.
+    pub worklists: Conditions,
     /// Asks the node to read its configuration again; the answer comes in words.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// When it started.

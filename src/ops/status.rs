@@ -9,6 +9,7 @@ use crate::custody::state::StateName;
 
 use super::View;
 use crate::orders::registrar::Counts;
+use crate::orders::worklist::poll::Condition;
 
 /// Longest wait for the counts of orders, such as while the ledger is being rebuilt.
 const COUNTS_TIME: Duration = Duration::from_secs(1);
@@ -36,6 +37,9 @@ pub struct Status {
     pub associations: u64,
     /// Orders and evidence; absent where none are kept.
     pub orders: Option<Counts>,
+    /// Worklists that are asked for orders.
+    #[serde(default)]
+    pub worklists: Vec<Condition>,
 }
 
 /// The spool at a glance.
@@ -150,6 +154,7 @@ impl Status {
                 }
                 None => None,
             },
+            worklists: view.worklists.now(),
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }

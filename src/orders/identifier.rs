@@ -281,7 +281,7 @@ const HALF_WIDTH: &str = "ヲァィゥェォャュョッーアイウエオカキ
                           ハヒフヘホマミムメモヤユヨラリルレロワン";
 
 /// One spelling for what differs in width, case, or kind of kana only.
-fn fold(name: &str) -> String {
+pub(super) fn fold(name: &str) -> String {
     let mut out = String::new();
     for c in name.trim().chars() {
         let c = match c {

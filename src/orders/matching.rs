@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use super::identifier::{Agreement, Identifier, Patient};
 use super::order::{Order, OrderKey};
+use super::stand_in;
 use crate::cargo::{NodeName, StudyKey};
 use crate::clock::Timestamp;
 
@@ -218,7 +219,11 @@ fn names(study: &StudyFacts, order: &Order, by: By) -> bool {
     };
     match by {
         By::Person => false,
-        By::Study => !study.study.is_empty() && content.studies.contains(&study.study),
+        By::Study => {
+            !study.study.is_empty()
+                && (content.studies.contains(&study.study)
+                    || stand_in::is_study_of(&order.key, &study.study))
+        }
         By::Accession => same(&study.accession, &content.accession),
         By::Filler => same(&study.filler, &content.filler),
         By::Placer => same(&study.placer, &content.placer),
@@ -303,7 +308,9 @@ impl Index {
 
 fn keys(order: &Order) -> Vec<(By, NodeName, String)> {
     let c = &order.content;
+    let own = stand_in::study_uid(&order.key);
     let mut named: Vec<(By, &str)> = c.studies.iter().map(|s| (By::Study, s.as_str())).collect();
+    named.push((By::Study, &own));
     let numbers = [(By::Accession, &c.accession), (By::Filler, &c.filler), (By::Placer, &c.placer)];
     named.extend(numbers.iter().filter_map(|(by, id)| Some((*by, id.as_ref()?.id.as_str()))));
     named.extend(c.procedures.iter().map(|p| (By::Procedure, p.requested.as_str())));

@@ -1,6 +1,6 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure but for [`registrar`], [`commitment`] and [`retriever`]: no I/O, no tasks, no clock; time and
+//! Pure but for [`registrar`], [`commitment`], [`retriever`] and [`worklist::poll`]: no I/O, no tasks, no clock; time and
 //! events come as arguments, decisions go out as values. The registrar owns all of this state, stores it durably in custody,
 //! and acts.
 //!
@@ -34,9 +34,11 @@ pub mod priors;
 pub mod recall;
 pub mod registrar;
 pub mod retriever;
+pub mod stand_in;
 pub mod tally;
 pub mod verdict;
 pub mod words;
+pub mod worklist;
 
 pub use judge::judge;
 

@@ -28,6 +28,7 @@ def arguments():
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--status", default="0000", metavar="HEX", help="answer to N- services")
     p.add_argument("--matches", type=int, default=3, help="how many a query finds")
+    p.add_argument("--final", metavar="HEX", help="how a query ends; default success")
     p.add_argument("--pace", type=float, default=0, metavar="SECONDS", help="between matches")
     p.add_argument("--deaf", action="store_true", help="does not heed that a query is cancelled")
     p.add_argument("--silent", action="store_true", help="never answers")
@@ -101,6 +102,8 @@ class Services:
             out.PatientName = "Yamada^Tarou=山田^太郎"
             out.PatientID = str(n)
             yield 0xFF00, out
+        if self.args.final:
+            yield int(self.args.final, 16), None
 
     def image(self, n):
         out = Dataset()

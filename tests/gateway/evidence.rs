@@ -145,7 +145,6 @@ fn two_steps_of_one_study_one_of_them_discontinued_are_united() {
     assert_eq!(statuses, ["0000"; 4]);
     let short = wait(&node, &study, "short");
     assert_eq!((&short["arrived"], &short["expected"]), (&json!(2), &json!(4)), "{short}");
-
 }
 
 #[test]

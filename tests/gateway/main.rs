@@ -50,3 +50,4 @@ mod spool;
 mod trace;
 mod tunnel_faults;
 mod urgency;
+mod worklist;

@@ -83,7 +83,7 @@ async fn what_the_register_cannot_hold_is_refused_and_changes_nothing() {
         entry(&"k".repeat(129), "b", &[]),
         entry("k", &"b".repeat(1 << 20), &[]),
         entry("k", "b", &[&"t".repeat(129)]),
-        entry("k", "b", &["t"; 33]),
+        entry("k", "b", &["t"; 49]),
     ];
     for bad in bad {
         let good = entry("good", "b", &[]);

@@ -478,7 +478,7 @@ impl Registrar {
             if kind == Number::Patient {
                 continue;
             }
-            let term = kind.of_study(origin, id);
+            let term = kind.of_study(origin, &id);
             let studies: Vec<Dossier> = self.store.with(&term, b's', CANDIDATES_MAX).await?;
             found.extend(studies.iter().map(Dossier::study));
         }

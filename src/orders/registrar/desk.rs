@@ -8,14 +8,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
 use super::evidence_in::{CommitmentList, Step};
+use super::listed::Listed;
 use super::new_order::{Entered, Flaw, NewOrder};
 use super::record::StudyRef;
 use super::roll::{Counts, Page, Row};
+use super::worklist::Shelf;
 use crate::dicom::availability::Notice;
 use crate::dicom::fault::Fault;
 use crate::orders::order::OrderKey;
 use crate::orders::priors::Candidate;
 use crate::orders::recall;
+use crate::orders::worklist::Item;
 
 /// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,12 +65,14 @@ pub(in crate::orders) enum Call {
     Recall { study: String, reply: Answer<String> },
     Recalled { study: StudyRef, answer: recall::Answer, reply: Answer<()> },
     Priors { order: OrderKey, found: Result<Vec<Candidate>, recall::Answer>, reply: Answer<()> },
+    Listed { worklist: String, items: Vec<Item>, reply: Answer<Listed> },
 }
 
 /// Where others ask the registrar. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
     pub(super) calls: mpsc::Sender<Call>,
+    pub(super) shelf: Shelf,
 }
 
 impl fmt::Debug for Desk {
@@ -237,6 +242,15 @@ impl Desk {
         found: Result<Vec<Candidate>, recall::Answer>,
     ) -> Result<(), DeskError> {
         self.ask(|reply| Call::Priors { order, found, reply }).await
+    }
+
+    /// Takes orders as a worklist shows them; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: ask the worklist again; what was kept is not taken twice.
+    pub async fn listed(&self, worklist: String, items: Vec<Item>) -> Result<Listed, DeskError> {
+        self.ask(|reply| Call::Listed { worklist, items, reply }).await
     }
 
     /// How many cases are how; without patient data.

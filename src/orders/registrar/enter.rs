@@ -159,7 +159,7 @@ impl Registrar {
 
     /// The order that a message means: by its placer's number, its filler's, or, when it has
     /// neither, its accession number. A new one when none is known; `true`: it was known.
-    async fn order_for(
+    pub(super) async fn order_for(
         &mut self,
         content: &Content,
         now: Timestamp,

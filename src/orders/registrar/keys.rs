@@ -2,6 +2,8 @@
 //!
 //! Names and numbers that peers choose stand in them as digests: bounded, whatever their length.
 
+use std::borrow::Cow;
+
 use minicbor::Encode;
 
 use super::record::StudyRef;
@@ -12,6 +14,7 @@ use crate::orders::identifier::{Identifier, Patient};
 use crate::orders::instance::Instance;
 use crate::orders::matching::StudyFacts;
 use crate::orders::order::{Order, OrderKey};
+use crate::orders::stand_in;
 
 /// Study UIDs, procedures and patient numbers by which an order is found.
 const FOUND_BY_MAX: usize = 8;
@@ -32,6 +35,9 @@ pub(super) const PRIOR: &[u8] = b"prior";
 pub(super) const PRIORS: &[u8] = b"priors";
 /// Where `Cursor` stands.
 pub(super) const CURSOR: &[u8] = b"c";
+
+/// Says that all orders bear the terms of the worklist.
+pub(super) const INDEXED: &[u8] = b"v-worklist";
 
 /// What stands in keys and terms for names of any length.
 fn digest(kind: u8, parts: &[&str]) -> Vec<u8> {
@@ -102,6 +108,11 @@ pub(super) fn answer_key(slot: u32) -> Vec<u8> {
     [b"a", &slot.to_be_bytes()[..]].concat()
 }
 
+/// Where stands what a worklist has said of the order with this number.
+pub(super) fn said_key(worklist: &str, number: &str) -> Vec<u8> {
+    digest(b'w', &[worklist, number])
+}
+
 /// Finds the answer to a message.
 pub(super) fn answer_term(application: &str, facility: &str, control_id: &str) -> Vec<u8> {
     digest(b'm', &[application, facility, control_id])
@@ -140,8 +151,8 @@ impl Number {
     }
 }
 
-/// The numbers of an order.
-pub(super) fn order_numbers(order: &Order) -> Vec<(Number, &str)> {
+/// The numbers of an order, and those that stand in for what it has none of.
+pub(super) fn order_numbers(order: &Order) -> Vec<(Number, Cow<'_, str>)> {
     let c = &order.content;
     let mut all: Vec<(Number, &str)> = Vec::new();
     all.extend(c.studies.iter().take(FOUND_BY_MAX).map(|s| (Number::Study, s.as_str())));
@@ -156,6 +167,10 @@ pub(super) fn order_numbers(order: &Order) -> Vec<(Number, &str)> {
     all.extend(procedures.map(|p| (Number::Procedure, p.requested.as_str())));
     all.extend(patient_numbers(&c.patient));
     all.retain(|(_, id)| !id.is_empty());
+    let mut all: Vec<_> = all.into_iter().map(|(kind, id)| (kind, Cow::Borrowed(id))).collect();
+    all.push((Number::Study, stand_in::study_uid(&order.key).into()));
+    let requested = stand_in::requested_ids(order, FOUND_BY_MAX).into_iter();
+    all.extend(requested.map(|id| (Number::Procedure, id.into())));
     all
 }
 
@@ -166,7 +181,7 @@ fn patient_numbers(patient: &Patient) -> impl Iterator<Item = (Number, &str)> {
 
 pub(super) fn order_terms(order: &Order) -> Vec<Vec<u8>> {
     let origin = &order.key.origin;
-    order_numbers(order).into_iter().map(|(kind, id)| kind.of_order(origin, id)).collect()
+    order_numbers(order).into_iter().map(|(kind, id)| kind.of_order(origin, &id)).collect()
 }
 
 /// The numbers of a study.

@@ -8,8 +8,10 @@ use jiff::tz::TimeZone;
 
 use crate::cargo::{Urgency, peer_text};
 use crate::clock::Timestamp;
-use crate::hl7::datatype::{Authority as Hl7Authority, Coded, Identifier as Hl7Identifier, Name};
-use crate::hl7::order::{Action as Asked, Order as Hl7Order, OrderMessage, Priority};
+use crate::hl7::datatype::{
+    Authority as Hl7Authority, Coded, Identifier as Hl7Identifier, Name, Person,
+};
+use crate::hl7::order::{Action as Asked, Observation, Order as Hl7Order, OrderMessage, Priority};
 use crate::hl7::patient::Patient as Hl7Patient;
 use crate::hl7::time::{Precision, TimeStamp};
 use crate::orders::identifier::{Authority, Identifier, Patient};
@@ -17,6 +19,8 @@ use crate::orders::order::{Action, Clinical, Code, Content, OrderState, PARTS_MA
 
 /// Longest text for the reader that is taken, in bytes.
 const CLINICAL_MAX: usize = 8 << 10;
+/// LOINC codes of body weight.
+const WEIGHT_CODES: [&str; 3] = ["29463-7", "3141-9", "3142-7"];
 
 /// What one message asks of one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +76,11 @@ impl Asking {
             }
         }
         for procedure in other.content.procedures {
-            let known = self.content.procedures.contains(&procedure);
+            let same = |p: &Procedure| {
+                (&p.requested, &p.step, &p.code, &p.modality)
+                    == (&procedure.requested, &procedure.step, &procedure.code, &procedure.modality)
+            };
+            let known = self.content.procedures.iter().any(same);
             if !known && self.content.procedures.len() < PARTS_MAX {
                 self.content.procedures.push(procedure);
             }
@@ -118,6 +126,7 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         true => &order.procedure,
         false => &order.procedure_code,
     };
+    let scheduled = time(&order.scheduled_at, zone, true);
     // A step that only names a study is no procedure.
     let named = order.steps.iter().filter(|step| {
         let texts = [&step.requested_procedure_id, &step.id, &step.modality];
@@ -128,11 +137,19 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         step: step.id.clone(),
         code: self::code(code),
         modality: step.modality.clone(),
+        study: step.study_uid.clone(),
+        stations: step.ae_titles.iter().take(PARTS_MAX).cloned().collect(),
+        station_name: step.station_name.clone(),
+        location: step.location.shown().to_owned(),
+        protocols: step.protocols.iter().take(PARTS_MAX).map(self::code).collect(),
+        scheduled,
+        ..Procedure::default()
     });
     let mut procedures: Vec<Procedure> = procedures.collect();
     if procedures.is_empty() && !code.is_empty() {
-        procedures.push(Procedure { code: self::code(code), ..Procedure::default() });
+        procedures.push(Procedure { code: self::code(code), scheduled, ..Procedure::default() });
     }
+    let person = |all: &[Person]| all.first().map(person).unwrap_or_default();
     let modality = order.steps.iter().map(|s| s.modality.clone()).find(|m| !m.is_empty());
     let content = Content {
         placer: identifier(&order.placer),
@@ -143,9 +160,12 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         procedures,
         patient: patient.clone(),
         modality: modality.unwrap_or_default(),
-        scheduled: time(&order.scheduled_at, zone, true),
+        scheduled,
         urgency: some(&order.priority_code).map(|_| urgency(order.priority)),
         clinical: clinical(order, message),
+        requester: person(&order.requesters),
+        referrer: person(&message.visit.referring),
+        weight: weight(&order.observations),
     };
     Asking {
         content,
@@ -219,6 +239,31 @@ pub(super) fn retired(
 fn name(name: &Name) -> String {
     let parts = [&name.family, &name.given, &name.middle, &name.prefix, &name.suffix];
     parts.map(String::as_str).join("^").trim_end_matches('^').to_owned()
+}
+
+/// A physician as DICOM writes names; one without a name is known by his number.
+fn person(person: &Person) -> String {
+    match name(&person.name) {
+        name if name.is_empty() => person.id.clone(),
+        name => name,
+    }
+}
+
+/// Body weight in kg, where an observation has it in kg or g.
+fn weight(observations: &[Observation]) -> String {
+    let of_weight = |o: &&Observation| {
+        WEIGHT_CODES.contains(&o.code.id.as_str()) || o.code.shown().contains("体重")
+    };
+    let kilograms = |o: &Observation| {
+        let number: f64 = o.values.first()?.first()?.trim().parse().ok()?;
+        let kilograms = match o.units.shown().to_ascii_lowercase().as_str() {
+            "kg" | "" => number,
+            "g" => number / 1000.0,
+            _ => return None,
+        };
+        (0.1..1000.0).contains(&kilograms).then(|| kilograms.to_string())
+    };
+    observations.iter().filter(of_weight).find_map(kilograms).unwrap_or_default()
 }
 
 fn clinical(order: &Hl7Order, message: &OrderMessage) -> Clinical {

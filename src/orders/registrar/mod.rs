@@ -25,6 +25,7 @@ mod hand_on;
 mod header;
 mod hold;
 mod keys;
+mod listed;
 mod message;
 mod new_order;
 mod place;
@@ -35,6 +36,7 @@ mod roll;
 mod store;
 mod telling;
 mod travel;
+mod worklist;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +53,7 @@ pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
 pub use hand_on::{MESSAGE_BYTES_MAX, Receiver, Receivers};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
+pub use listed::Listed;
 pub use new_order::{Entered, Entry, Flaw, NewOrder};
 pub use place::{NoPlace, Place};
 pub use priors_in::{PRIORS_MAX, PriorStudies};
@@ -58,6 +61,7 @@ pub use recalls::{Asked, RecallSource};
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Page, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
+pub use worklist::{FindError, Finding, QUERIES_MAX};
 
 use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
@@ -161,6 +165,7 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Desk, tokio::task::JoinHandle<()>) {
     let (calls, inbox) = mpsc::channel(CALLS_MAX);
+    let shelf = worklist::Shelf::new(&config, &custody, &metrics);
     let registrar = Registrar {
         store: Store::new(custody.clone()),
         cases: Cases::default(),
@@ -190,7 +195,7 @@ pub fn start(
             Err(Stopped) = work => shutdown.cancelled().await,
         }
     });
-    (Desk { calls }, task)
+    (Desk { calls, shelf }, task)
 }
 
 impl Registrar {
@@ -199,6 +204,7 @@ impl Registrar {
         while !self.custody.summary().ready {
             tokio::time::sleep(LOOK).await;
         }
+        self.index_worklist().await?;
         self.load().await?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -366,6 +372,9 @@ impl Registrar {
             }
             Call::Priors { order, found, reply } => {
                 later(reply, self.priors_found(&order, found, now).await?)
+            }
+            Call::Listed { worklist, items, reply } => {
+                later(reply, self.listed(&worklist, items, now).await?)
             }
             Call::Commitment { list, reply } => {
                 evidence_in::later(reply, self.commitment_asked(list, now).await?)

@@ -2,7 +2,7 @@
 //!
 //! | key | entry | found by |
 //! |---|---|---|
-//! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient |
+//! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient; while it is on the worklist, its days |
 //! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
 //! | `i` study, page | at most [`PAGE_INSTANCES`] `Instance`s | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
@@ -11,6 +11,8 @@
 //! | `v` order | what was asked of earlier studies ([`PriorsRecord`](super::priors_in::PriorsRecord)) | being due |
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
+//! | `w` worklist, number | all that a polled worklist has said of an order ([`Said`](super::listed::Said)) | |
+//! | `v` | that all orders bear the terms of the worklist | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
@@ -27,6 +29,7 @@ use super::keys::{
 use super::recalls::Asked;
 use super::telling::Telling;
 use super::travel::Way;
+use super::worklist;
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
 use crate::custody::register::Entry;
@@ -244,6 +247,7 @@ impl OrderRecord {
 
     pub(super) fn entry(&self, order: &Order) -> Entry {
         let mut terms = order_terms(order);
+        terms.extend(worklist::terms(order, self.entered_at));
         if self.own_standing().is_some_and(Standing::is_open) {
             terms.push(OPEN.to_vec());
         }

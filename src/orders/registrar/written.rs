@@ -16,7 +16,7 @@ use crate::cargo::{NodeName, Sha256, Urgency};
 use crate::clock::Timestamp;
 use crate::hl7::charset::Charset;
 use crate::hl7::datatype::{Authority as Hl7Authority, Coded, Identifier as Hl7Identifier};
-use crate::hl7::datatype::{Name, PatientIdentifier};
+use crate::hl7::datatype::{Name, PatientIdentifier, Person};
 use crate::hl7::message::REPETITIONS_MAX;
 use crate::hl7::order::{Order as Hl7Order, OrderMessage, OrderType, Priority, Sending, Step};
 use crate::hl7::patient::{Allergy, Patient as Hl7Patient, Visit};
@@ -34,7 +34,8 @@ pub(super) fn message(order: &Order, control: &str, zone: &TimeZone) -> OrderMes
     let allergy = |line| Allergy { code: text(line), ..Allergy::default() };
     patient.allergies = lines(&c.clinical.allergies).map(allergy).collect();
     // Whether in or out of the hospital is not known here, and the field must say something.
-    let visit = Visit { class: "U".into(), ..Visit::default() };
+    let referring = person(&c.referrer).into_iter().collect();
+    let visit = Visit { class: "U".into(), referring, ..Visit::default() };
     let common = common(order, control, zone);
     let one = |(code, steps)| Hl7Order { procedure: code, steps, ..common.clone() };
     OrderMessage { patient, visit, orders: parts(c).into_iter().map(one).collect() }
@@ -98,6 +99,7 @@ fn common(order: &Order, control: &str, zone: &TimeZone) -> Hl7Order {
         reasons: repetitions(&c.clinical.reason).iter().map(|line| text(line)).collect(),
         clinical_information: history.next().unwrap_or_default().to_owned(),
         notes: history.map(str::to_owned).collect(),
+        requesters: person(&c.requester).into_iter().collect(),
         department: text(&c.clinical.department),
         contacts: repetitions(&c.clinical.contact),
         control_reason: text(&order.ended_because),
@@ -126,8 +128,8 @@ const fn priority(urgency: Option<Urgency>) -> (Priority, &'static str) {
     }
 }
 
-/// What is to be done: each code with its steps. Steps get the studies in their order, and the last
-/// study when there are more steps; each further study gets a step that only names it.
+/// What is to be done: each code with its steps. Steps that name no study get the order's in their
+/// turn, and the last when there are more steps; each further study gets a step that only names it.
 fn parts(c: &Content) -> Vec<(Coded, Vec<Step>)> {
     let accession = c.accession.as_ref().map(|a| a.id.clone()).unwrap_or_default();
     let study = |n: usize| c.studies.get(n).or(c.studies.last()).cloned().unwrap_or_default();
@@ -136,10 +138,17 @@ fn parts(c: &Content) -> Vec<(Coded, Vec<Step>)> {
         n += 1;
         Step {
             accession: accession.clone(),
-            study_uid: study(n - 1),
+            study_uid: match procedure.study.is_empty() {
+                true => study(n - 1),
+                false => procedure.study.clone(),
+            },
             requested_procedure_id: procedure.requested.clone(),
             id: procedure.step.clone(),
             modality: procedure.modality.clone(),
+            protocols: procedure.protocols.iter().map(|code| coded(code, "")).collect(),
+            station_name: procedure.station_name.clone(),
+            location: text(&procedure.location),
+            ae_titles: procedure.stations.clone(),
             ..Step::default()
         }
     };
@@ -218,6 +227,13 @@ fn name(name: &str) -> Option<Name> {
     let type_code = "L".to_owned();
     let written = !name.trim_matches(['^', ' ']).is_empty();
     written.then_some(Name { family, given, middle, prefix, suffix, type_code, representation })
+}
+
+/// A person by name; one of whom only a number is known is called by it.
+fn person(known_as: &str) -> Option<Person> {
+    // Of several representations the first is enough to know whom to ask.
+    let name = name(known_as.split('=').next()?)?;
+    Some(Person { name, ..Person::default() })
 }
 
 fn text(text: &str) -> Coded {

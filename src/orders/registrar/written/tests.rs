@@ -60,7 +60,8 @@ fn some<T: std::fmt::Debug>(one: impl Strategy<Value = T>) -> impl Strategy<Valu
 
 fn procedures() -> impl Strategy<Value = Vec<Procedure>> {
     let code = select(vec![("CT1", "JJ1017", "胸部CT"), ("MR1", "L", ""), ("", "", "X 線")]);
-    let one = (code, word(), word(), select(vec!["", "CT", "MR"]));
+    let place = (select(vec![vec![], vec!["CT1"], vec!["CT1", "CT2"]]), word(), word());
+    let one = (code.clone(), word(), word(), select(vec!["", "CT", "MR"]), (place, code));
     let coded = |(value, scheme, meaning): (&str, &str, &str)| Code {
         value: value.into(),
         scheme: scheme.into(),
@@ -68,10 +69,24 @@ fn procedures() -> impl Strategy<Value = Vec<Procedure>> {
     };
     some(one).prop_map(move |all| {
         let mut named: Vec<Procedure> = Vec::new();
-        for (code, requested, step, modality) in all {
-            let (code, modality) = (coded(code), modality.to_owned());
-            let procedure = Procedure { requested, step, code, modality };
-            if !named.contains(&procedure) {
+        for (code, requested, step, modality, ((stations, station_name, location), protocol)) in all
+        {
+            let procedure = Procedure {
+                requested,
+                step,
+                code: coded(code),
+                modality: modality.to_owned(),
+                stations: stations.into_iter().map(str::to_owned).collect(),
+                station_name,
+                location,
+                protocols: vec![coded(protocol)],
+                ..Procedure::default()
+            };
+            // A reader takes steps of the same numbers for one.
+            let key = |p: &Procedure| {
+                (p.requested.clone(), p.step.clone(), p.code.clone(), p.modality.clone())
+            };
+            if named.iter().all(|known| key(known) != key(&procedure)) {
                 named.push(procedure);
             }
         }
@@ -107,18 +122,30 @@ fn content() -> impl Strategy<Value = Content> {
     (numbers, patient, procedures(), more).prop_map(|(numbers, patient, procedures, more)| {
         let (studies, urgency, when, [reason, history, allergies, contact], department) = more;
         let modality = procedures.iter().map(|p| p.modality.clone()).find(|m| !m.is_empty());
+        let studies: Vec<String> = studies.into_iter().map(str::to_owned).collect();
+        let scheduled = when.map(|seconds| Timestamp(seconds * 1000));
+        // A step without a study or a time of its own gets the order's from whoever reads it.
+        let of_step = |(n, procedure): (usize, Procedure)| Procedure {
+            study: studies.get(n).or(studies.last()).cloned().unwrap_or_default(),
+            scheduled,
+            ..procedure
+        };
+        let procedures = procedures.into_iter().enumerate().map(of_step).collect();
         Content {
             placer: Some(numbers.0),
             filler: numbers.1,
             group: numbers.2,
             accession: Some(Identifier::bare(&numbers.3)),
-            studies: studies.into_iter().map(str::to_owned).collect(),
+            studies,
             procedures,
             patient,
             modality: modality.unwrap_or_default(),
-            scheduled: when.map(|seconds| Timestamp(seconds * 1000)),
+            scheduled,
             urgency,
             clinical: Clinical { reason, history, allergies, department, contact },
+            requester: "SATO^HANAKO".into(),
+            referrer: "山田^次郎".into(),
+            weight: String::new(),
         }
     })
 }
