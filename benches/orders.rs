@@ -133,6 +133,7 @@ async fn main() {
         patient_issuer: "SITE".into(),
         hl7: Default::default(),
         zone: jiff::tz::TimeZone::UTC,
+        notices: Vec::new(),
     };
     let ways: (Arc<dyn Ways>, HeldStudies) = (Arc::new(Nowhere), HeldStudies::default());
     let stop = CancellationToken::new();

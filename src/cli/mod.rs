@@ -14,6 +14,7 @@
 mod ask;
 mod demo;
 mod explain;
+mod notices;
 mod offline;
 mod orders;
 mod pki;
@@ -146,6 +147,12 @@ enum Command {
     /// For images that came under another order's number, or under none. Changes nothing in the
     /// images; recorded with the system user. A later link counts.
     Link(orders::Link),
+    /// Try whether notices arrive, and list those that do not
+    ///
+    /// A notice tells the station that sent a study that something needs attention, and again when
+    /// it is settled, by the rules of `[[orders.notice]]`.
+    #[command(subcommand)]
+    Notice(notices::Notice),
     /// List duties and decide about them
     ///
     /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
@@ -203,6 +210,7 @@ pub fn main() -> ExitCode {
         Command::Orders(c) => c.run(),
         Command::Order(c) => c.run(),
         Command::Link(c) => c.run(),
+        Command::Notice(c) => c.run(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Reload(c) => c.run(),

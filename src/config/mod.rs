@@ -12,6 +12,7 @@ mod check;
 mod commitment;
 mod describe;
 mod files;
+mod notices;
 mod orders;
 mod problem;
 mod read;
@@ -31,6 +32,7 @@ use crate::routing::Table;
 
 pub use changes::{Change, changes, reloaded};
 pub use describe::describe;
+pub use notices::{MailSection, NoticeSection, WebhookSection};
 pub use orders::{Hl7Section, OrdersSection};
 pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;

@@ -19,6 +19,7 @@ use crate::routing::Rule;
 
 use super::Config;
 use super::commitment::{self, CommitmentSection};
+use super::notices::{self, MailSection, NoticeSection};
 use super::read::Document;
 use super::reader::Section;
 use super::sections::ServerTls;
@@ -38,6 +39,10 @@ pub struct OrdersSection {
     pub hl7: Option<Hl7Section>,
     /// `[orders.commitment]`.
     pub commitment: CommitmentSection,
+    /// Every `[[orders.notice]]` that could be read, with its position.
+    pub notices: Vec<(usize, NoticeSection)>,
+    /// `[orders.mail]`; `None`: no notice goes by mail.
+    pub mail: Option<MailSection>,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -68,7 +73,9 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
     let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
     let hl7 = s.maybe_table("hl7", hl7);
     let commitment = s.table("commitment", commitment::section);
-    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment })
+    let notices = notices::notices(s);
+    let mail = s.maybe_table("mail", notices::mail);
+    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment, notices, mail })
 }
 
 fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
@@ -166,6 +173,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
         );
     }
     commitment::check(&orders.commitment, source);
+    notices::check(orders, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");
@@ -196,6 +204,7 @@ impl Config {
             patient_issuer: orders.patient_issuer.clone(),
             hl7: orders.hl7.as_ref().map(|hl7| hl7.rules.clone()).unwrap_or_default(),
             zone: orders.zone.clone(),
+            notices: self.notice_rules(),
         })
     }
 }

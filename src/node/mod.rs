@@ -166,6 +166,12 @@ impl Node {
             tasks.push(task);
             desk
         });
+        let notifier = config.notifier()?.zip(desk.as_ref()).map(|(notices, desk)| {
+            let own = (custody.clone(), metrics.clone());
+            let (notifier, task) = orders::notify(notices, desk, own, asking.clone());
+            tasks.push(task);
+            notifier
+        });
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
             custody: custody.clone(),
@@ -174,6 +180,7 @@ impl Node {
             tunnel: tunnel.clone(),
             delivery: ArcSwap::new(delivery.clone()),
             orders: desk,
+            notifier,
             reload,
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),

@@ -6,6 +6,7 @@
 //!   ask; what changes something is recorded with the caller's system user.
 
 pub mod control;
+mod notices;
 mod orders;
 pub mod pages;
 pub mod status;
@@ -21,6 +22,7 @@ use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
+use crate::orders::notifier::Notifier;
 use crate::orders::registrar::Desk;
 use crate::routing::Table;
 use crate::tunnel::Tunnel;
@@ -40,6 +42,8 @@ pub struct View {
     pub delivery: ArcSwap<Delivery>,
     /// Where orders are kept, if they are.
     pub orders: Option<Desk>,
+    /// Who brings notices to their receivers, where there are some.
+    pub notifier: Option<Notifier>,
     /// Asks the node to read its configuration again; the answer comes in words.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// When it started.

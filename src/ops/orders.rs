@@ -30,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<View>> {
         .route("/order/add", post(add))
         .route("/order/cancel", post(cancel))
         .route("/link", post(link))
+        .route("/seen", post(seen))
 }
 
 /// Which rows.
@@ -134,6 +135,17 @@ async fn cancel(
     let done = cancelled.is_ok();
     tracing::info!(target: "audit", by, order = number, done, "order cancelled");
     answer(cancelled.map(|number| serde_json::json!({ "number": number })))
+}
+
+async fn seen(
+    Keeper(desk): Keeper,
+    ConnectInfo(Caller(by)): ConnectInfo<Caller>,
+    Json(wanted): Json<ByStudy>,
+) -> Response {
+    let seen = desk.acknowledge(wanted.study.clone(), by.clone()).await;
+    let (study, images) = (wanted.study, seen.as_ref().copied().unwrap_or(0));
+    tracing::info!(target: "audit", by, study, images, "withdrawn images acknowledged");
+    answer(seen.map(|images| serde_json::json!({ "images": images })))
 }
 
 async fn link(

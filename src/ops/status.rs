@@ -8,6 +8,7 @@ use crate::custody::Summary;
 use crate::custody::state::StateName;
 
 use super::View;
+use crate::orders::notifier::{Notifier, Undelivered};
 use crate::orders::registrar::Counts;
 
 /// Longest wait for the counts of orders, such as while the ledger is being rebuilt.
@@ -36,6 +37,9 @@ pub struct Status {
     pub associations: u64,
     /// Orders and evidence; absent where none are kept.
     pub orders: Option<Counts>,
+    /// Notices that are not delivered; absent where there are none to deliver.
+    #[serde(default)]
+    pub notices: Option<Undelivered>,
 }
 
 /// The spool at a glance.
@@ -150,6 +154,7 @@ impl Status {
                 }
                 None => None,
             },
+            notices: view.notifier.as_ref().map(Notifier::undelivered),
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }

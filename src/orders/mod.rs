@@ -1,6 +1,6 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure but for [`registrar`] and [`commitment`]: no I/O, no tasks, no clock; time and events come as arguments,
+//! Pure but for [`registrar`], [`commitment`] and [`notifier`]: no I/O, no tasks, no clock; time and events come as arguments,
 //! decisions go out as values. The registrar owns all of this state, stores it durably in custody,
 //! and acts.
 //!
@@ -24,10 +24,12 @@ pub mod history;
 pub mod identifier;
 pub mod instance;
 pub mod judge;
+pub mod letter;
 pub mod manifest;
 pub mod matching;
 pub mod merges;
 pub mod notice;
+pub mod notifier;
 pub mod numbering;
 pub mod order;
 pub mod recall;

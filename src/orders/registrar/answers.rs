@@ -8,7 +8,7 @@ use super::keys::{evidence, order_of_study};
 use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn};
 use super::roll::word;
 use super::store::Stopped;
-use super::{Registrar, Row, travel};
+use super::{Registrar, Row};
 use crate::clock::Timestamp;
 use crate::orders::evidence::Statement;
 use crate::orders::history::Message;
@@ -110,18 +110,13 @@ impl Registrar {
                 story.extend(told(&record));
             }
             story.sort();
-            let carried = self.study(&id, None).await?.and_then(|study| study.carried.as_ref());
-            let (findings, missing) = match carried.map(travel::findings) {
-                Some(told) => told,
-                None => (verdict.findings, verdict.missing),
-            };
             all.push(CaseStory {
                 facts: dossier.facts,
                 matched: dossier.matched,
                 link: dossier.link,
                 standing: dossier.standing,
-                findings,
-                missing,
+                findings: verdict.findings,
+                missing: verdict.missing,
                 story,
             });
         }
@@ -153,6 +148,10 @@ impl Registrar {
                 None => "linked to no order".into(),
             };
             Event { at: link.at, kind: "decision", what, by: link.by.clone() }
+        }));
+        events.extend(dossier.seen.iter().map(|seen| {
+            let what = format!("acknowledged that {} images are withdrawn", seen.count);
+            Event { at: seen.at, kind: "decision", what, by: seen.by.clone() }
         }));
         Ok(events)
     }

@@ -29,14 +29,16 @@ mod new_order;
 mod record;
 mod roll;
 mod store;
+mod tell;
 mod travel;
+mod withdrawn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -57,12 +59,14 @@ use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
 use crate::orders::merges::Merges;
+use crate::orders::notice::Rule;
 use cases::Cases;
 use desk::{Answer, Call};
 use keys::{CURSOR, OPEN};
 use record::{CaseId, Cursor, Dossier, MergeRecord, OrderRecord};
 use roll::Roll;
 use store::{Stopped, Store};
+use tell::Tells;
 use travel::Outbox;
 
 /// Calls that may wait.
@@ -100,6 +104,8 @@ pub struct Config {
     pub hl7: Hl7Rules,
     /// Where the times of a message are local that states no offset.
     pub zone: TimeZone,
+    /// Who is told of what, and when.
+    pub notices: Vec<Rule>,
 }
 
 /// Says its answer once the turn is durable, or why it is not.
@@ -114,6 +120,9 @@ struct Registrar {
     cases: Cases,
     roll: Roll,
     outbox: Outbox,
+    tells: Tells,
+    /// Says that there are new letters.
+    letters: Arc<Notify>,
     holds: BTreeSet<StudyRef>,
     held: HeldStudies,
     ways: Arc<dyn Ways>,
@@ -139,11 +148,14 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Desk, tokio::task::JoinHandle<()>) {
     let (calls, inbox) = mpsc::channel(CALLS_MAX);
+    let letters = Arc::new(Notify::new());
     let registrar = Registrar {
         store: Store::new(custody.clone()),
         cases: Cases::default(),
         roll: Roll::default(),
         outbox: Outbox::default(),
+        tells: Tells::default(),
+        letters: letters.clone(),
         holds: BTreeSet::new(),
         held,
         ways,
@@ -165,7 +177,7 @@ pub fn start(
             Err(Stopped) = work => shutdown.cancelled().await,
         }
     });
-    (Desk { calls }, task)
+    (Desk { calls, letters }, task)
 }
 
 impl Registrar {
@@ -205,14 +217,17 @@ impl Registrar {
             }
         }
         let more = self.take_arrivals(now).await?;
-        let due = self.roll.due(now, DUE_MAX);
+        let mut due = self.roll.due(now, DUE_MAX);
+        let mut more = more || due.len() == DUE_MAX;
+        let tells = self.tells.due(now, DUE_MAX);
+        more |= tells.len() == DUE_MAX;
+        due.extend(tells);
         for case in &due {
             if self.store.is_full() {
                 break;
             }
             self.judge(case, now).await?;
         }
-        let more = more || due.len() == DUE_MAX;
         let written = self.end(&mut owed).await?;
         // Only what is durable here is told to others.
         self.hold_and_release().await?;
@@ -238,6 +253,9 @@ impl Registrar {
         }
         if committed.is_ok() {
             self.custody.looked_at(CargoId(self.cursor.arrival));
+            if self.tells.take_made() {
+                self.letters.notify_one();
+            }
         }
         Ok(committed.is_ok())
     }
@@ -287,6 +305,7 @@ impl Registrar {
         });
         self.held.store(Arc::new(held.collect()));
         studies.iter().filter_map(Row::of_study).for_each(|row| self.roll.set(row));
+        self.load_tells(&orders, &studies);
         self.load_holds().await?;
         self.load_outbox().await
     }
@@ -308,6 +327,9 @@ impl Registrar {
             }
             Call::Link { study, order, by, reply } => {
                 later(reply, self.link(&study, order.as_deref(), &by, now).await?)
+            }
+            Call::Acknowledge { study, by, reply } => {
+                later(reply, self.acknowledge(&study, &by, now).await?)
             }
             Call::Rows { with_order, what, max, reply } => {
                 at_once(reply, Ok(self.roll.rows(with_order, what, max)))
@@ -363,6 +385,7 @@ impl Registrar {
         set(&m.missing_instances, counts.missing_instances);
         set(&m.short_studies, counts.short);
         set(&m.unmatched_studies, counts.unmatched);
+        set(&m.withdrawn_studies, counts.withdrawn);
         m.oldest_short.set(counts.oldest_short_seconds as f64);
     }
 }

@@ -10,10 +10,14 @@
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
+//! | `n` time, id | a [`Letter`](crate::orders::letter::Letter): a notice that is not delivered yet | |
+//! | `w` study | which withdrawn images a person has acknowledged ([`Seen`](super::withdrawn::Seen)) | |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
 //! Names and numbers that peers choose stand in keys and terms as digests: bounded, whatever their
 //! length. Open cases bear a term of their own, so that a start reads those and no others.
+
+use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -29,6 +33,7 @@ use crate::orders::evidence::{Grade, StepStatus};
 use crate::orders::history::{History, Stamp};
 use crate::orders::identifier::{Identifier, Patient};
 use crate::orders::matching::{Link, Match, StudyFacts};
+use crate::orders::notice;
 use crate::orders::order::{Order, OrderKey};
 use crate::orders::verdict::{Settled, Verdict, What};
 use crate::orders::words::{Sentence, Word};
@@ -188,6 +193,9 @@ pub(super) struct OrderRecord {
     /// Nodes to which images of its studies go.
     #[n(6)]
     pub(super) ways: Vec<Way>,
+    /// What was told of it, by rule, while it has no study.
+    #[cbor(n(40), default)]
+    pub(super) notices: BTreeMap<String, notice::Told>,
 }
 
 impl OrderRecord {
@@ -201,6 +209,7 @@ impl OrderRecord {
             studies: 0,
             standing: None,
             ways: Vec::new(),
+            notices: BTreeMap::new(),
         }
     }
 
@@ -284,6 +293,25 @@ pub(super) struct Dossier {
     /// Duties are to be held or released.
     #[n(18)]
     pub(super) owes_hold: bool,
+    /// What was told of it, by rule.
+    #[cbor(n(40), default)]
+    pub(super) notices: BTreeMap<String, notice::Told>,
+    /// That a person has acknowledged withdrawn images; which ones has a key of its own.
+    #[n(41)]
+    pub(super) seen: Option<Acknowledged>,
+}
+
+/// That a person knows of images that were withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Acknowledged {
+    #[n(0)]
+    pub(super) at: Timestamp,
+    #[n(1)]
+    pub(super) by: String,
+    /// How many images.
+    #[n(2)]
+    pub(super) count: u32,
 }
 
 /// What the last manifest said, as far as another one follows when it changes.
@@ -339,6 +367,8 @@ impl Dossier {
             held_to: 0,
             freed_to: 0,
             owes_hold: false,
+            notices: BTreeMap::new(),
+            seen: None,
         }
     }
 
