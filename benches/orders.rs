@@ -186,6 +186,7 @@ async fn main() {
         zone: jiff::tz::TimeZone::UTC,
         sources: Vec::new(),
         priors: Vec::new(),
+        notices: Vec::new(),
     };
     let asks = (tokio::sync::mpsc::channel(1).0, PriorStudies::default());
     let ways: (Arc<dyn Ways>, HeldStudies) = (Arc::new(Nowhere), HeldStudies::default());

@@ -101,6 +101,14 @@ pub struct Metrics {
     pub oldest_short: Gauge,
     /// Studies without an order that should have one.
     pub unmatched_studies: IntGauge,
+    /// Studies with withdrawn images that nobody has acknowledged.
+    pub withdrawn_studies: IntGauge,
+    /// Tries to deliver notices, by channel and outcome (`accepted`, `failed`, `given-up`).
+    pub notices: IntCounterVec,
+    /// Notices that a channel has not taken yet.
+    pub notices_undelivered: IntGauge,
+    /// Age of the oldest of them, in seconds.
+    pub oldest_notice: Gauge,
     /// Requests for storage commitment that are not ended.
     pub commitments_open: IntGauge,
     /// Requests for storage commitment that were reported, by outcome (`committed`, `failures`).
@@ -221,6 +229,21 @@ impl Metrics {
                 .expect("valid name"),
             ),
             unmatched_studies: b.gauge("hikyaku_unmatched_studies", "Studies without an order"),
+            withdrawn_studies: b.gauge(
+                "hikyaku_withdrawn_studies",
+                "Studies with withdrawn images that nobody has acknowledged",
+            ),
+            notices: b.counters(
+                "hikyaku_notices_total",
+                "Tries to deliver notices",
+                &["channel", "outcome"],
+            ),
+            notices_undelivered: b
+                .gauge("hikyaku_notices_undelivered", "Notices that a channel has not taken"),
+            oldest_notice: b.add(
+                Gauge::new("hikyaku_oldest_notice_seconds", "Age of the oldest undelivered notice")
+                    .expect("valid name"),
+            ),
             commitments_open: b.gauge(
                 "hikyaku_commitments_open",
                 "Storage commitment requests that have not ended",

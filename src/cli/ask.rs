@@ -129,6 +129,15 @@ fn words(s: &StatusDocument) -> String {
             orders.unmatched
         ));
     }
+    if let Some(orders) = s.orders.as_ref().filter(|orders| orders.withdrawn > 0) {
+        out.push_str(&format!(
+            "  ! images of {} studies were withdrawn, and nobody has acknowledged it (`missing`)\n",
+            orders.withdrawn
+        ));
+    }
+    if let Some(notices) = &s.notices {
+        out.push_str(&notice_words(notices));
+    }
     if let Some(leap) = &spool.clock_leap {
         out.push_str(&format!("  ! {leap}: nothing is deleted until `spool confirm-clock`\n"));
     }
@@ -166,6 +175,23 @@ fn worklist_row(w: &Condition) -> Vec<String> {
         w.last_success.clone().unwrap_or_else(|| "-".into()),
         w.trouble.clone().unwrap_or_default(),
     ]
+}
+
+fn notice_words(n: &crate::orders::notifier::Undelivered) -> String {
+    let mut out = match n.waiting {
+        0 => "notices: all delivered\n".to_owned(),
+        waiting => {
+            format!("notices: {waiting} undelivered, the oldest for {}\n", age(n.oldest_seconds))
+        }
+    };
+    if n.given_up > 0 {
+        let words = "notices were given up in the last week (`notice list`)";
+        out.push_str(&format!("  ! {} {words}\n", n.given_up));
+    }
+    for error in &n.errors {
+        out.push_str(&format!("  ! {error}\n"));
+    }
+    out
 }
 
 fn yes(up: Option<bool>) -> String {
@@ -269,6 +295,9 @@ struct StatusOrders {
 pub(super) struct Study {
     /// Study Instance UID
     study: String,
+    /// Acknowledge that images of this study were withdrawn; recorded with the system user
+    #[arg(long)]
+    seen: bool,
     #[command(flatten)]
     tongue: super::orders::Tongue,
     #[command(flatten)]
@@ -278,6 +307,13 @@ pub(super) struct Study {
 impl Study {
     pub(super) fn run(self) -> Outcome {
         let filter = serde_json::json!({ "study": self.study });
+        if self.seen {
+            let answer: Value = ask(&self.target, Method::POST, "/seen", Some(&filter))?;
+            return match self.target.json {
+                true => print_json(&answer),
+                false => say(&format!("{} withdrawn images acknowledged", cell(&answer["images"]))),
+            };
+        }
         let cargo: Vec<Value> = ask(&self.target, Method::POST, "/list", Some(&filter))?;
         let orders: StatusOrders = ask(&self.target, Method::GET, "/status", None)?;
         let cases: Vec<Value> = match orders.orders {

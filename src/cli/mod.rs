@@ -15,6 +15,7 @@ mod api;
 mod ask;
 mod demo;
 mod explain;
+mod notices;
 mod offline;
 mod orders;
 mod pki;
@@ -152,6 +153,12 @@ enum Command {
     /// For when something was set right at the source, or to see what it has now. Begins with all
     /// patience again, whatever was given up. Needs an [[orders.source]] in the configuration.
     Recall(orders::Recall),
+    /// Try whether notices arrive, and list those that do not
+    ///
+    /// A notice tells the station that sent a study that something needs attention, and again when
+    /// it is settled, by the rules of `[[orders.notice]]`.
+    #[command(subcommand)]
+    Notice(notices::Notice),
     /// List duties and decide about them
     ///
     /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
@@ -215,6 +222,7 @@ pub fn main() -> ExitCode {
         Command::Order(c) => c.run(),
         Command::Link(c) => c.run(),
         Command::Recall(c) => c.run(),
+        Command::Notice(c) => c.run(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Api(c) => c.run(),

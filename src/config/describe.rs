@@ -137,6 +137,16 @@ fn write_orders(out: &mut String, orders: &OrdersSection) -> fmt::Result {
             rule.name, rule.urgency
         )?;
     }
+    for (_, notice) in &orders.notices {
+        let whom = match notice.rule.stations.as_slice() {
+            [] => "every station".to_owned(),
+            some => list(some.iter().map(|p| p.as_str())),
+        };
+        let webhook = notice.webhook.iter().map(|w| w.url.to_string());
+        let by = list(webhook.chain(notice.mail.iter().map(|to| to.email.to_string())));
+        let (name, within) = (&notice.rule.name, time(notice.rule.rules.within));
+        writeln!(out, "  {name}: what needs attention of {whom} is told within {within} to {by}")?;
+    }
     Ok(())
 }
 

@@ -26,7 +26,8 @@ const EVERY_SECTION: &str = "
     route = [{ when = { attributes = {} } }]
     orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] },
         source = [{ tls = {}, timeouts = {} }], priors = [{ when = {} }],
-        worklist = [{ tls = {}, timeouts = {} }] }
+        worklist = [{ tls = {}, timeouts = {} }],
+        notice = [{ webhook = {}, mail = {} }], mail = {} }
     api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}

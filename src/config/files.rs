@@ -76,6 +76,15 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
             }
         }
     }
+    if let Some(orders) = &document.orders {
+        let (secrets, trust) = orders.notice_files();
+        for (key, file) in secrets {
+            files.secret(&key, file);
+        }
+        for (key, file) in trust {
+            files.certificates(&key, file);
+        }
+    }
     for (position, destination) in &document.destinations {
         let key = format!("destination[{position}]");
         match &destination.kind {
@@ -295,6 +304,25 @@ impl Files<'_, '_> {
         let what = format!("the certificate in {} has {has}, not {name}", path.display());
         let advice = format!("run `hikyaku pki issue --name {name}`, or correct node.name");
         self.source.problem(key, what, advice);
+    }
+
+    /// A password or token.
+    fn secret(&mut self, key: &str, path: &Path) {
+        if path.starts_with(CREDENTIALS) {
+            return;
+        }
+        match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => self.permissions(key, path),
+            Ok(_) => {
+                let what = format!("{} is empty", path.display());
+                self.source.problem(key, what, "write the secret into it, on one line");
+            }
+            Err(e) => {
+                let what = format!("{} cannot be read: {e}", path.display());
+                let advice = "write the secret into it, and let the node's user read it";
+                self.source.problem(key, what, advice);
+            }
+        }
     }
 
     fn permissions(&mut self, key: &str, path: &Path) {

@@ -21,6 +21,7 @@ use crate::routing::Rule;
 
 use super::Config;
 use super::commitment::{self, CommitmentSection};
+use super::notices::{self, MailSection, NoticeSection};
 use super::read::Document;
 use super::reader::Section;
 use super::sections::ServerTls;
@@ -48,6 +49,10 @@ pub struct OrdersSection {
     pub priors: Vec<PriorRule>,
     /// Every `[[orders.worklist]]`, with its place in the file.
     pub worklists: Vec<(usize, WorklistSection)>,
+    /// Every `[[orders.notice]]` that could be read, with its position.
+    pub notices: Vec<(usize, NoticeSection)>,
+    /// `[orders.mail]`; `None`: no notice goes by mail.
+    pub mail: Option<MailSection>,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -80,7 +85,20 @@ pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSe
     let commitment = s.table("commitment", commitment::section);
     let (sources, priors) = sources::sections(s, own);
     let worklists = s.tables("worklist", worklist::section);
-    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment, sources, priors, worklists })
+    let notices = notices::notices(s);
+    let mail = s.maybe_table("mail", notices::mail);
+    Some(OrdersSection {
+        rules,
+        patient_issuer,
+        zone,
+        hl7,
+        commitment,
+        sources,
+        priors,
+        worklists,
+        notices,
+        mail,
+    })
 }
 
 fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
@@ -180,6 +198,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     commitment::check(&orders.commitment, source);
     sources::check(orders, document, source);
     worklist::check(&orders.worklists, source);
+    notices::check(orders, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");
@@ -212,6 +231,7 @@ impl Config {
             zone: orders.zone.clone(),
             sources: orders.sources.iter().map(SourceSection::recall).collect(),
             priors: orders.priors.clone(),
+            notices: self.notice_rules(),
         })
     }
 }

@@ -222,11 +222,11 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         .map_err(|source| TlsError::File { file: file.to_owned(), source })
 }
 
-fn unusable(file: &Path) -> impl Fn(rustls::Error) -> TlsError {
+pub(super) fn unusable(file: &Path) -> impl Fn(rustls::Error) -> TlsError {
     move |source| TlsError::Unusable { file: file.to_owned(), source }
 }
 
-fn authorities(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+pub(super) fn authorities(file: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(file)? {
         roots.add(certificate).map_err(unusable(file))?;

@@ -185,6 +185,12 @@ impl Node {
         let worklists = desk.as_ref().map(|desk| poll::start(sources, desk, &metrics, &end));
         let (worklists, polling) = worklists.unwrap_or_default();
         tasks.extend(polling);
+        let notifier = config.notifier()?.zip(desk.as_ref()).map(|(notices, desk)| {
+            let own = (custody.clone(), metrics.clone());
+            let (notifier, task) = orders::notify(notices, desk, own, asking.clone());
+            tasks.push(task);
+            notifier
+        });
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
             custody: custody.clone(),
@@ -194,6 +200,7 @@ impl Node {
             delivery: ArcSwap::new(delivery.clone()),
             orders: desk,
             worklists,
+            notifier,
             reload,
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),

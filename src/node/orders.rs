@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{StartError, bind};
 use crate::config::Config;
+use crate::custody::Custody;
 use crate::intake::mllp::{self, Messages, MllpListeners};
 use crate::metrics::Metrics;
+use crate::orders::notifier::{self, Notifier};
 use crate::orders::registrar::Desk;
 
 /// Hands messages to the registrar.
@@ -21,6 +23,16 @@ impl Messages for Counter {
     async fn take(&self, message: Bytes, _from: SocketAddr) -> Vec<Bytes> {
         self.0.message(message).await
     }
+}
+
+/// Starts what brings notices to their receivers, where there are some.
+pub(super) fn notify(
+    config: notifier::Config,
+    desk: &Desk,
+    (custody, metrics): (Custody, Metrics),
+    shutdown: CancellationToken,
+) -> (Notifier, JoinHandle<()>) {
+    notifier::start(config, custody, desk.letters(), metrics, shutdown)
 }
 
 /// Where HL7 is listened for, and what listens.

@@ -13,6 +13,8 @@
 //! | `GET /orders?state=WORD&limit=N`, `GET /missing` | | open cases |
 //! | `POST /order`, `POST /case` | `{"number"}`, `{"study"}` | all that is known of it |
 //! | `POST /order/add`, `POST /order/cancel`, `POST /link`, `POST /recall` | what is to change | in words |
+//! | `GET /notices`, `POST /notice/test` | `{"rule"}` | undelivered notices; what became of a test |
+//! | `POST /seen` | `{"study"}` | how many withdrawn images a person has acknowledged |
 //! | `POST /reload` | | what was applied, or 422 with what is wrong |
 
 use std::io;
@@ -136,6 +138,7 @@ pub async fn serve(listener: UnixListener, view: Arc<View>, shutdown: Cancellati
         .route("/confirm-clock", post(confirm_clock))
         .route("/reload", post(reload))
         .merge(super::orders::routes())
+        .merge(super::notices::routes())
         .with_state(view)
         .into_make_service_with_connect_info::<Caller>();
     let served = axum::serve(listener, router)

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod control;
+mod notices;
 mod orders;
 pub mod pages;
 pub mod status;
@@ -23,6 +24,7 @@ use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
+use crate::orders::notifier::Notifier;
 use crate::orders::registrar::Desk;
 use crate::orders::worklist::poll::Conditions;
 use crate::routing::Table;
@@ -45,6 +47,8 @@ pub struct View {
     pub orders: Option<Desk>,
     /// How the worklists fare that are asked for orders.
     pub worklists: Conditions,
+    /// Who brings notices to their receivers, where there are some.
+    pub notifier: Option<Notifier>,
     /// Asks the node to read its configuration again; the answer comes in words.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// When it started.

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Router<Arc<View>> {
         .route("/order/cancel", post(cancel))
         .route("/link", post(link))
         .route("/recall", post(recall))
+        .route("/seen", post(seen))
 }
 
 /// Which rows.
@@ -151,6 +152,17 @@ async fn recall(
     let asked = desk.recall(study.clone()).await;
     tracing::info!(target: "audit", by, study, done = asked.is_ok(), "source asked");
     answer(asked.map(|now| serde_json::json!({ "now": now })))
+}
+
+async fn seen(
+    Keeper(desk): Keeper,
+    ConnectInfo(Caller(by)): ConnectInfo<Caller>,
+    Json(wanted): Json<ByStudy>,
+) -> Response {
+    let seen = desk.acknowledge(wanted.study.clone(), by.clone()).await;
+    let (study, images) = (wanted.study, seen.as_ref().copied().unwrap_or(0));
+    tracing::info!(target: "audit", by, study, images, "withdrawn images acknowledged");
+    answer(seen.map(|images| serde_json::json!({ "images": images })))
 }
 
 async fn link(

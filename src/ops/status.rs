@@ -8,6 +8,7 @@ use crate::custody::Summary;
 use crate::custody::state::StateName;
 
 use super::View;
+use crate::orders::notifier::{Notifier, Undelivered};
 use crate::orders::registrar::Counts;
 use crate::orders::worklist::poll::Condition;
 
@@ -40,6 +41,9 @@ pub struct Status {
     /// Worklists that are asked for orders.
     #[serde(default)]
     pub worklists: Vec<Condition>,
+    /// Notices that are not delivered; absent where there are none to deliver.
+    #[serde(default)]
+    pub notices: Option<Undelivered>,
 }
 
 /// The spool at a glance.
@@ -155,6 +159,7 @@ impl Status {
                 None => None,
             },
             worklists: view.worklists.now(),
+            notices: view.notifier.as_ref().map(Notifier::undelivered),
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }

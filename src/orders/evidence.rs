@@ -118,6 +118,19 @@ pub enum Rejection {
     Retention,
 }
 
+impl Rejection {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Quality, Self::Safety, Self::Worklist, Self::Retention];
+
+    /// Of a statement of this kind.
+    pub(super) fn of_kind(kind: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|why| FIRST_REJECTION + *why as u8 == kind)
+    }
+}
+
+/// [`Said::kind`] of the first kind of rejection.
+const FIRST_REJECTION: u8 = 5;
+
 /// What the title of a key object means here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyTitle {
@@ -333,7 +346,7 @@ impl Said {
             Self::Available { .. } => 2,
             Self::KeyObject { .. } => 3,
             Self::Found { .. } => 4,
-            Self::Rejected { why, .. } => 5 + *why as u8,
+            Self::Rejected { why, .. } => FIRST_REJECTION + *why as u8,
             Self::Decided { expect: true, .. } => 9,
             Self::Decided { expect: false, .. } => 10,
         }

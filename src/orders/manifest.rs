@@ -17,7 +17,7 @@ use minicbor::decode::Error;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use serde::Serialize;
 
-use super::evidence::Grade;
+use super::evidence::{Grade, Rejection};
 use super::order::OrderKey;
 use super::tally::Tally;
 use super::verdict::{GROUNDS_MAX, Ground, Missing, Verdict, What};
@@ -132,6 +132,37 @@ fn known<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Vec<What>, Error> {
     Ok(known)
 }
 
+/// Instances that were withdrawn for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Withdrawal {
+    /// Why; absent where only a later release knows it.
+    #[cbor(n(0), decode_with = "known_rejection")]
+    pub why: Option<Rejection>,
+    /// Which.
+    #[n(1)]
+    pub instances: UidList,
+}
+
+impl Withdrawal {
+    /// What rejection notes have withdrawn, by reason.
+    fn all_of(tally: &Tally) -> Vec<Self> {
+        let of = |why| UidList::of(tally.rejected().filter(|(_, w)| *w == why).map(|(sop, _)| sop));
+        let all = Rejection::ALL.into_iter();
+        let all = all.map(|why| Self { why: Some(why), instances: of(why) });
+        all.filter(|w| !w.instances.is_empty()).collect()
+    }
+}
+
+/// A reason that this release knows.
+fn known_rejection<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Option<Rejection>, Error> {
+    if d.datatype()? == minicbor::data::Type::Null {
+        return d.null().map(|()| None);
+    }
+    let number = minicbor::to_vec(d.u32()?).map_err(|_| Error::message("a number"))?;
+    Ok(minicbor::decode(&number).ok())
+}
+
 /// How the node that sent a study judges it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 #[cbor(map)]
@@ -184,6 +215,9 @@ pub struct Manifest {
     /// The order of which the study is a prior, and not the study that was ordered.
     #[n(15)]
     pub prior_of: Option<OrderKey>,
+    /// Why, where a rejection note says so.
+    #[cbor(n(20), default)]
+    pub because: Vec<Withdrawal>,
 }
 
 /// Why bytes are no manifest.
@@ -229,6 +263,10 @@ impl Manifest {
             unnamed: verdict.unnamed.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX)),
             withdrawn: UidList::of(tally.withdrawn()),
             prior_of: None,
+            because: match verdict.withdrawn {
+                0 => Vec::new(),
+                _ => Withdrawal::all_of(tally),
+            },
         }
     }
 
@@ -255,6 +293,7 @@ impl Manifest {
         let lists = self.by.len() > GROUNDS_MAX
             || self.details.len() > DETAILS_MAX
             || self.attention.len() > GROUNDS_MAX
+            || self.because.len() > GROUNDS_MAX
             || self.reason.values.len() > GROUNDS_MAX;
         let texts = long(&self.study)
             || [&self.order, &self.prior_of].into_iter().flatten().any(|o| long(&o.number))
@@ -435,6 +474,19 @@ mod tests {
         let list = minicbor::to_vec([4_u32, 900, 8]).unwrap();
         let found = known(&mut Decoder::new(&list), &mut ()).unwrap();
         assert_eq!(found, [What::Short, What::NoOrder]);
+    }
+
+    #[test]
+    fn the_reason_of_a_withdrawal_travels_and_one_that_only_a_later_release_knows_is_none() {
+        let mut m = manifest(3, 3);
+        let instances = UidList::of([uid(1).as_str()]);
+        m.because = vec![Withdrawal { why: Some(Rejection::Safety), instances }];
+        assert_eq!(Manifest::decode(&m.encode()), Ok(m));
+        let known = |bytes: &[u8]| known_rejection(&mut Decoder::new(bytes), &mut ()).unwrap();
+        assert_eq!(
+            (known(&[1]), known(&[23]), known(&[0xf6])),
+            (Some(Rejection::Safety), None, None)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure but for [`registrar`], [`commitment`], [`retriever`] and [`worklist::poll`]: no I/O, no tasks, no clock; time and
-//! events come as arguments, decisions go out as values. The registrar owns all of this state, stores it durably in custody,
+//! Pure but for [`registrar`], [`commitment`], [`retriever`], [`notifier`] and [`worklist::poll`]: no
+//! I/O, no tasks, no clock; time and events come as arguments, decisions go out as values. The registrar
+//! owns all of this state, stores it durably in custody,
 //! and acts.
 //!
 //! ```text
@@ -24,10 +25,12 @@ pub mod history;
 pub mod identifier;
 pub mod instance;
 pub mod judge;
+pub mod letter;
 pub mod manifest;
 pub mod matching;
 pub mod merges;
 pub mod notice;
+pub mod notifier;
 pub mod numbering;
 pub mod order;
 pub mod priors;

@@ -15,8 +15,9 @@ use serde::Serialize;
 use super::verdict::{Finding, Verdict, What};
 use super::words::{Sentence, Word};
 use crate::clock::Timestamp;
+use crate::routing::Pattern;
 
-/// When and of what a route notifies.
+/// When and of what a rule notifies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoticeRules {
     /// Longest time from knowing to telling; default two minutes.
@@ -30,12 +31,52 @@ impl Default for NoticeRules {
         let about = [
             What::PatientMismatch,
             What::WrongWorklistEntry,
+            What::Withdrawn,
             What::AccessionMismatch,
             What::CancelledWithImages,
             What::Short,
             What::Overdue,
         ];
         Self { within: Duration::from_secs(120), about: about.into() }
+    }
+}
+
+/// Who is told of which studies and orders; every rule that fits applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name; what was told is remembered under it.
+    pub name: String,
+    /// AE titles that sent the study; empty: all.
+    pub stations: Vec<Pattern>,
+    /// Modality of the study or order; empty: all.
+    pub modalities: Vec<Pattern>,
+    /// When and of what.
+    pub rules: NoticeRules,
+}
+
+impl Rule {
+    /// To whom a study with these senders is told by this rule; `None`: to nobody.
+    pub fn station(&self, senders: &[String], modality: &str) -> Option<String> {
+        if !self.takes(modality) {
+            return None;
+        }
+        if self.stations.is_empty() {
+            return Some(senders.first().cloned().unwrap_or_default());
+        }
+        let fits = |sender: &&String| self.stations.iter().any(|p| p.matches(sender));
+        senders.iter().find(fits).cloned()
+    }
+
+    /// Whether an order without images, which has no sender, is told by this rule.
+    pub fn tells_orders(&self, modality: &str) -> bool {
+        match self.modalities.is_empty() {
+            true => self.stations.is_empty(),
+            false => self.takes(modality),
+        }
+    }
+
+    fn takes(&self, modality: &str) -> bool {
+        self.modalities.is_empty() || self.modalities.iter().any(|p| p.matches(modality))
     }
 }
 
@@ -52,6 +93,9 @@ pub struct Told {
     /// Whether news that all is settled are owed.
     #[n(2)]
     open: bool,
+    /// How many withdrawn images were told, so that more of them are told again.
+    #[cbor(n(3), default)]
+    withdrawn: u32,
 }
 
 /// What kind of news.
@@ -65,6 +109,43 @@ pub enum News {
     /// Nothing does any more.
     #[n(1)]
     Settled,
+    /// A person tries whether notices arrive.
+    #[n(2)]
+    Test,
+}
+
+/// How many instances are how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Counts {
+    /// Here, not withdrawn.
+    #[n(0)]
+    pub held: u32,
+    /// Of those that are expected, here.
+    #[n(1)]
+    pub arrived: u32,
+    /// Expected, where anything says how many.
+    #[n(2)]
+    pub expected: Option<u32>,
+    /// Those that lack, the unnamed included.
+    #[n(3)]
+    pub missing: u32,
+    /// Withdrawn; at a reading node those here that nobody has acknowledged.
+    #[n(4)]
+    pub withdrawn: u32,
+}
+
+impl Counts {
+    fn of(verdict: &Verdict) -> Self {
+        let named = u32::try_from(verdict.missing.len()).unwrap_or(u32::MAX);
+        Self {
+            held: verdict.held,
+            arrived: verdict.arrived,
+            expected: verdict.expected,
+            missing: named.saturating_add(verdict.unnamed),
+            withdrawn: verdict.withdrawn,
+        }
+    }
 }
 
 /// A notice to a station.
@@ -92,6 +173,12 @@ pub struct Notice {
     /// When it must be there.
     #[n(6)]
     pub deadline: Timestamp,
+    /// How far the images are.
+    #[n(7)]
+    pub state: What,
+    /// How many.
+    #[n(8)]
+    pub counts: Counts,
 }
 
 /// What to do next.
@@ -117,9 +204,16 @@ impl Told {
         let unclear = verdict.progress().what == What::Arriving;
         let told = &self.told;
         self.since.retain(|what, _| now_open.contains(what) || (unclear && told.contains(what)));
+        // More withdrawn images than were told are news.
+        if verdict.withdrawn > self.withdrawn && self.told.remove(&What::Withdrawn) {
+            self.since.remove(&What::Withdrawn);
+        }
         self.told.retain(|what| self.since.contains_key(what));
         for what in now_open {
             self.since.entry(what).or_insert(now);
+        }
+        if !self.since.contains_key(&What::Withdrawn) {
+            self.withdrawn = 0;
         }
         *self != before
     }
@@ -127,32 +221,20 @@ impl Told {
     /// What to do for a study that is judged so, after [`Told::see`].
     pub fn next(&self, verdict: &Verdict, to: &str, rules: &NoticeRules, now: Timestamp) -> Step {
         let news = |news, about: Vec<What>, since: Timestamp| {
-            let word = match news {
-                News::Opened => Word::NoticeOpened,
-                News::Settled => Word::NoticeSettled,
-            };
             let shown = |f: &&Finding| match news {
                 News::Opened => about.contains(&f.what),
-                News::Settled => f.what.is_progress(),
+                _ => f.what.is_progress(),
             };
-            let findings: Vec<_> = verdict.findings.iter().filter(shown).collect();
-            Step::Send(Notice {
-                to: to.to_owned(),
-                news,
-                subject: Sentence { word, values: vec![verdict.count_of()] },
-                reasons: findings.iter().map(|f| f.reason.clone()).collect(),
-                actions: findings.iter().map(|f| f.action).collect(),
-                deadline: since + rules.within,
-                about,
-            })
+            let findings: Vec<Finding> = verdict.findings.iter().filter(shown).cloned().collect();
+            let deadline = since + rules.within;
+            Step::Send(Notice { about, deadline, ..Notice::of(news, to, verdict, &findings) })
         };
         if self.since.is_empty() {
             let settled = verdict.progress().what != What::Arriving;
             let send = settled && self.open;
             return if send { news(News::Settled, Vec::new(), now) } else { Step::Nothing };
         }
-        let untold = self.since.iter().filter(|(what, _)| !self.told.contains(what));
-        let Some(first) = untold.map(|(_, since)| *since).min() else { return Step::Nothing };
+        let Some(first) = self.untold() else { return Step::Nothing };
         let until = first + rules.within / 2;
         if now < until {
             return Step::Wait { until };
@@ -161,14 +243,83 @@ impl Told {
         news(News::Opened, open, first)
     }
 
+    /// Since when something is known that was not told.
+    pub fn untold(&self) -> Option<Timestamp> {
+        let untold = self.since.iter().filter(|(what, _)| !self.told.contains(what));
+        untold.map(|(_, since)| *since).min()
+    }
+
+    /// Whether nothing was seen and nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether this knows of something that needs attention.
+    pub fn knows(&self, what: What) -> bool {
+        self.since.contains_key(&what)
+    }
+
+    /// The images of an order have come: what was told of it is settled, for this `reason`.
+    pub fn settle(&self, verdict: &Verdict, to: &str, reason: Word, now: Timestamp) -> Step {
+        if !self.open {
+            return Step::Nothing;
+        }
+        let finding = Finding::new(What::Arriving, reason.into(), Word::Wait);
+        let notice = Notice::of(News::Settled, to, verdict, &[finding]);
+        Step::Send(Notice { state: What::Arriving, deadline: now, ..notice })
+    }
+
     /// The notice is on its way for good.
     pub fn sent(&mut self, notice: &Notice) {
         match notice.news {
             News::Opened => {
                 self.told.extend(&notice.about);
                 self.open = true;
+                if notice.about.contains(&What::Withdrawn) {
+                    self.withdrawn = notice.counts.withdrawn;
+                }
             }
-            News::Settled => self.open = false,
+            News::Settled => *self = Self::default(),
+            News::Test => {}
+        }
+    }
+}
+
+impl Notice {
+    /// Of these findings of a verdict; about nothing yet, and due at once.
+    fn of(news: News, to: &str, verdict: &Verdict, findings: &[Finding]) -> Self {
+        let word = match news {
+            News::Opened => Word::NoticeOpened,
+            News::Settled => Word::NoticeSettled,
+            News::Test => Word::NoticeTest,
+        };
+        let mut actions: Vec<Word> = findings.iter().map(|f| f.action).collect();
+        actions.dedup();
+        Self {
+            to: to.to_owned(),
+            news,
+            about: Vec::new(),
+            subject: Sentence { word, values: vec![verdict.count_of()] },
+            reasons: findings.iter().map(|f| f.reason.clone()).collect(),
+            actions,
+            deadline: Timestamp::default(),
+            state: verdict.progress().what,
+            counts: Counts::of(verdict),
+        }
+    }
+
+    /// One with which a person tries whether notices arrive.
+    pub fn test(now: Timestamp) -> Self {
+        Self {
+            to: String::new(),
+            news: News::Test,
+            about: Vec::new(),
+            subject: Word::NoticeTest.into(),
+            reasons: vec![Word::NoticeTestOnly.into()],
+            actions: vec![Word::Wait],
+            deadline: now,
+            state: What::Due,
+            counts: Counts::default(),
         }
     }
 }
@@ -238,6 +389,53 @@ mod tests {
         assert!(matches!(look(&mut told, &tally(2), 100), Step::Wait { .. }));
         assert_eq!(look(&mut told, &tally(3), 150), Step::Nothing);
         assert_eq!(told, Told::default());
+    }
+
+    #[test]
+    fn more_withdrawn_images_are_told_again_and_the_same_ones_are_not() {
+        let (mut told, rules) = (Told::default(), NoticeRules::default());
+        let mut look = |withdrawn: u32, seconds: i64| {
+            let now = Timestamp(seconds * 1000);
+            let mut v = verdict(&tally(3), now);
+            v.withdrawn = withdrawn;
+            if withdrawn > 0 {
+                let reason = Sentence::new(Word::WithdrawnSafety, &[&withdrawn]);
+                v.findings.push(Finding::new(What::Withdrawn, reason, Word::DoNotReport));
+            }
+            told.see(&v, &rules, now);
+            let step = told.next(&v, "CT1", &rules, now);
+            if let Step::Send(notice) = &step {
+                told.sent(notice);
+            }
+            step
+        };
+        assert!(matches!(look(2, 100), Step::Wait { .. }));
+        let Step::Send(first) = look(2, 200) else { panic!() };
+        assert_eq!((first.about, first.counts.withdrawn), (vec![What::Withdrawn], 2));
+        assert_eq!(look(2, 300), Step::Nothing);
+        assert!(matches!(look(3, 400), Step::Wait { .. }), "one more");
+        let Step::Send(second) = look(3, 500) else { panic!() };
+        assert_eq!(second.counts.withdrawn, 3);
+        let Step::Send(settled) = look(0, 600) else { panic!() };
+        assert_eq!(settled.news, News::Settled, "acknowledged");
+        assert!(matches!(look(1, 700), Step::Wait { .. }), "it begins anew");
+    }
+
+    #[test]
+    fn a_rule_is_for_stations_and_an_order_without_images_for_its_modality() {
+        let rule = |stations: &[&str], modalities: &[&str]| Rule {
+            name: "r".into(),
+            stations: stations.iter().map(|p| Pattern::new(p).unwrap()).collect(),
+            modalities: modalities.iter().map(|p| Pattern::new(p).unwrap()).collect(),
+            rules: NoticeRules::default(),
+        };
+        let senders = ["PACS".to_owned(), "CT1".to_owned()];
+        assert_eq!(rule(&["CT*"], &[]).station(&senders, "CT").as_deref(), Some("CT1"));
+        assert_eq!(rule(&["MR*"], &[]).station(&senders, "CT"), None);
+        assert_eq!(rule(&["CT*"], &["MR"]).station(&senders, "CT"), None);
+        assert_eq!(rule(&[], &[]).station(&senders, "CT").as_deref(), Some("PACS"));
+        assert!(rule(&[], &[]).tells_orders("CT") && rule(&["CT1"], &["CT"]).tells_orders("CT"));
+        assert!(!rule(&["CT1"], &[]).tells_orders("CT") && !rule(&[], &["MR"]).tells_orders("CT"));
     }
 
     #[test]

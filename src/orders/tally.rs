@@ -137,6 +137,15 @@ impl Entry {
         }
     }
 
+    /// Why the last rejection note withdrew it.
+    fn rejection(&self) -> Option<Rejection> {
+        let notes = self
+            .taken
+            .iter()
+            .filter_map(|((kind, _), (at, _))| Some((*at, Rejection::of_kind(*kind)?)));
+        notes.max().map(|(_, why)| why)
+    }
+
     fn counts(&self) -> Counts {
         let mut c = Counts::default();
         if self.is_withdrawn() {
@@ -323,6 +332,14 @@ impl Tally {
     /// SOP Instance UIDs that are withdrawn, sorted.
     pub fn withdrawn(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|(_, e)| e.is_withdrawn()).map(|(sop, _)| sop.as_str())
+    }
+
+    /// SOP Instance UIDs that a rejection note has withdrawn, sorted, with the last note's reason.
+    pub fn rejected(&self) -> impl Iterator<Item = (&str, Rejection)> {
+        self.entries.iter().filter_map(move |(sop, e)| {
+            let why = e.rejection().filter(|_| e.is_withdrawn())?;
+            Some((sop.as_str(), why))
+        })
     }
 
     /// The statements, without their lists, strongest kinds first.

@@ -28,6 +28,10 @@ pub enum What {
     /// A step was discontinued with 110514.
     #[n(1)]
     WrongWorklistEntry,
+    /// Images that are here were withdrawn, and nobody has acknowledged it. Only where they are
+    /// read: a node that others send studies to.
+    #[n(16)]
+    Withdrawn,
     /// Images and order have different accession numbers.
     #[n(2)]
     AccessionMismatch,
@@ -80,7 +84,7 @@ impl What {
 
     /// The one that documents call so.
     pub fn named(word: &str) -> Option<Self> {
-        let all = (0..=15).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok());
+        let all = (0..=16).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok());
         all.into_iter()
             .find(|what| serde_json::to_value(what).is_ok_and(|own| own.as_str() == Some(word)))
     }

@@ -9,7 +9,7 @@ use super::recalls::RecallRecord;
 use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn};
 use super::roll::word;
 use super::store::Stopped;
-use super::{Registrar, Row, recalls, travel};
+use super::{Registrar, Row, recalls};
 use crate::clock::Timestamp;
 use crate::orders::evidence::Statement;
 use crate::orders::history::Message;
@@ -123,19 +123,14 @@ impl Registrar {
                 story.extend(self.tellings(&record).await?);
             }
             story.sort();
-            let carried = self.study(&id, None).await?.and_then(|study| study.carried.as_ref());
-            let (findings, missing) = match carried.map(travel::findings) {
-                Some(told) => told,
-                None => (verdict.findings, verdict.missing),
-            };
             all.push(CaseStory {
                 facts: dossier.facts,
                 matched: dossier.matched,
                 link: dossier.link,
                 prior_of: dossier.prior_of,
                 standing: dossier.standing,
-                findings,
-                missing,
+                findings: verdict.findings,
+                missing: verdict.missing,
                 story,
             });
         }
@@ -171,6 +166,10 @@ impl Registrar {
                 None => "linked to no order".into(),
             };
             Event { at: link.at, kind: "decision", what, by: link.by.clone() }
+        }));
+        events.extend(dossier.seen.iter().map(|seen| {
+            let what = format!("acknowledged that {} images are withdrawn", seen.count);
+            Event { at: seen.at, kind: "decision", what, by: seen.by.clone() }
         }));
         Ok(events)
     }

@@ -20,6 +20,7 @@ use super::record::{
 use super::roll::Row;
 use super::store::{Stopped, Store};
 use super::travel::{self, Way, add_ways};
+use super::withdrawn::{self, Seen};
 use super::{ARRIVALS_MAX, Registrar, header, keys, priors_in};
 use crate::cargo::{CargoKind, Envelope, peer_text};
 use crate::clock::Timestamp;
@@ -54,6 +55,8 @@ pub(super) struct OpenStudy {
     pub(super) evidence: Evidence,
     /// What the node that sent the study says of it, where this one is told.
     pub(super) carried: Option<Carried>,
+    /// Which withdrawn images a person has acknowledged.
+    pub(super) seen: Seen,
     last_page: Vec<Instance>,
     used: u64,
     changed: bool,
@@ -62,7 +65,7 @@ pub(super) struct OpenStudy {
 /// The studies in memory.
 #[derive(Debug, Default)]
 pub(super) struct Cases {
-    open: HashMap<StudyRef, OpenStudy>,
+    pub(super) open: HashMap<StudyRef, OpenStudy>,
     turn: u64,
 }
 
@@ -108,6 +111,7 @@ impl OpenStudy {
             tally: Tally::default(),
             evidence: Evidence::default(),
             carried: None,
+            seen: Seen::default(),
             last_page: Vec::new(),
             used: 0,
             changed: true,
@@ -134,7 +138,11 @@ impl OpenStudy {
             None => None,
         };
         let carried = carried.map(|m| Carried::new(m, |sop| tally.holds(sop)));
-        Ok(Self { dossier, tally, evidence, carried, last_page, used: 0, changed: false })
+        let seen = match dossier.seen {
+            Some(_) => store.get::<Seen>(keys::seen_key(&study)).await?.unwrap_or_default(),
+            None => Seen::default(),
+        };
+        Ok(Self { dossier, tally, evidence, carried, seen, last_page, used: 0, changed: false })
     }
 
     /// Takes in an instance, and lays its page over the book.
@@ -318,6 +326,7 @@ impl Registrar {
     ) -> Result<(), Stopped> {
         if self.study(id, None).await?.is_none() {
             self.roll.remove(&CaseId::Study(id.clone()));
+            self.tells.forget(&CaseId::Study(id.clone()));
             return Ok(());
         }
         let dossier = self.cases.open[id].dossier.clone();
@@ -340,6 +349,8 @@ impl Registrar {
         let case =
             Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
         let verdict = judge(&case, &rules, now);
+        let settled = verdict.settled(now);
+        let verdict = withdrawn::shown(study, id.origin == self.config.node, verdict);
         let before = study.dossier.standing.as_ref();
         let mut standing = match study.carried {
             Some(_) => travel::standing(study, before, now),
@@ -351,7 +362,8 @@ impl Registrar {
         if let Some(asked) = asked {
             asked.tell(&mut standing);
         }
-        if study.dossier.settle(standing, verdict.settled(now), matched, now) {
+        let standing = withdrawn::added(id, standing, &verdict, before, now);
+        if study.dossier.settle(standing, settled, matched, now) {
             study.changed = true;
         }
         let own = !study.dossier.ways.is_empty() && id.origin == self.config.node;
@@ -374,6 +386,7 @@ impl Registrar {
             self.priors_may_follow(order, progress, now);
         }
         self.note_recall(id, now).await?;
+        self.tell_study(id, &verdict, now);
         if let Some(order) = order.filter(|_| own) {
             self.send_along(&order, ways, now).await?;
         }
@@ -416,6 +429,7 @@ impl Registrar {
         let case =
             Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
         let verdict = judge(&case, &self.rules_for(id), now);
+        let verdict = withdrawn::shown(study, id.origin == self.config.node, verdict);
         Ok(Some((dossier, verdict)))
     }
 
@@ -442,7 +456,10 @@ impl Registrar {
     ) -> Result<(), Stopped> {
         match self.store.get::<OrderRecord>(order_key(key)).await? {
             Some(record) => self.stand_order(record, now),
-            None => self.roll.remove(&CaseId::Order(key.clone())),
+            None => {
+                self.roll.remove(&CaseId::Order(key.clone()));
+                self.tells.forget(&CaseId::Order(key.clone()));
+            }
         }
         Ok(())
     }
@@ -454,6 +471,7 @@ impl Registrar {
         let case = Case { order: Some(&order), matched: None, tally: &tally, settled: None };
         let verdict = judge(&case, &self.config.rules, now);
         record.standing = Some(Standing::of(&verdict, record.standing.as_ref(), now));
+        self.tell_order(&mut record, &verdict, now);
         if record.is_owed() {
             self.outbox.order(record.key());
         }

@@ -1,10 +1,11 @@
 //! Where others ask the registrar: one call each, answered once it is durable.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
 use super::evidence_in::{CommitmentList, Step};
@@ -54,6 +55,7 @@ pub(in crate::orders) enum Call {
     Add { order: Box<NewOrder>, by: String, reply: Answer<Entered> },
     Cancel { number: String, reason: String, by: String, reply: Answer<String> },
     Link { study: String, order: Option<String>, by: String, reply: Answer<String> },
+    Acknowledge { study: String, by: String, reply: Answer<u32> },
     Rows { with_order: bool, page: Page, reply: Answer<Vec<Row>> },
     Missing { page: Page, reply: Answer<Vec<Row>> },
     Order { number: String, reply: Answer<Vec<OrderStory>> },
@@ -73,6 +75,7 @@ pub(in crate::orders) enum Call {
 pub struct Desk {
     pub(super) calls: mpsc::Sender<Call>,
     pub(super) shelf: Shelf,
+    pub(super) letters: Arc<Notify>,
 }
 
 impl fmt::Debug for Desk {
@@ -137,6 +140,20 @@ impl Desk {
         by: String,
     ) -> Result<String, DeskError> {
         self.ask(|reply| Call::Link { study, order, by, reply }).await
+    }
+
+    /// A person knows that images of a study were withdrawn; how many images that are.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: nothing has changed.
+    pub async fn acknowledge(&self, study: String, by: String) -> Result<u32, DeskError> {
+        self.ask(|reply| Call::Acknowledge { study, by, reply }).await
+    }
+
+    /// Rings when there are new letters.
+    pub fn letters(&self) -> Arc<Notify> {
+        self.letters.clone()
     }
 
     /// Open cases that have an order.

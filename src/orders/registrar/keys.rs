@@ -98,6 +98,11 @@ pub(super) fn priors_key(order: &OrderKey) -> Vec<u8> {
     digest(b'v', &[order.origin.as_str(), &order.number])
 }
 
+/// Where it stands which withdrawn images of a study a person has acknowledged.
+pub(super) fn seen_key(study: &StudyRef) -> Vec<u8> {
+    digest(b'k', &[study.origin.as_str(), &study.study])
+}
+
 pub(super) fn merge_key(origin: &NodeName, retired: &Identifier) -> Vec<u8> {
     let authority = &retired.authority;
     let parts = [origin.as_str(), &retired.id, &authority.namespace, &authority.universal];

@@ -34,8 +34,10 @@ mod recalls;
 mod record;
 mod roll;
 mod store;
+mod tell;
 mod telling;
 mod travel;
+mod withdrawn;
 mod worklist;
 mod written;
 
@@ -44,7 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +73,7 @@ use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
 use crate::orders::merges::Merges;
+use crate::orders::notice::Rule;
 use crate::orders::priors::PriorRule;
 use crate::orders::retriever::Task;
 use cases::Cases;
@@ -81,6 +84,7 @@ use recalls::Recalls;
 use record::{CaseId, Cursor, Dossier, MergeRecord, OrderRecord};
 use roll::Roll;
 use store::{Stopped, Store};
+use tell::Tells;
 use travel::Outbox;
 
 /// Calls that may wait.
@@ -122,6 +126,8 @@ pub struct Config {
     pub sources: Vec<RecallSource>,
     /// Which earlier studies are wanted; the first rule that fits an order counts.
     pub priors: Vec<PriorRule>,
+    /// Who is told of what, and when.
+    pub notices: Vec<Rule>,
 }
 
 /// Says its answer once the turn is durable, or why it is not.
@@ -136,6 +142,9 @@ struct Registrar {
     cases: Cases,
     roll: Roll,
     outbox: Outbox,
+    tells: Tells,
+    /// Says that there are new letters.
+    letters: Arc<Notify>,
     holds: BTreeSet<StudyRef>,
     held: HeldStudies,
     priors: PriorStudies,
@@ -166,11 +175,14 @@ pub fn start(
 ) -> (Desk, tokio::task::JoinHandle<()>) {
     let (calls, inbox) = mpsc::channel(CALLS_MAX);
     let shelf = worklist::Shelf::new(&config, &custody, &metrics);
+    let letters = Arc::new(Notify::new());
     let registrar = Registrar {
         store: Store::new(custody.clone()),
         cases: Cases::default(),
         roll: Roll::default(),
         outbox: Outbox::default(),
+        tells: Tells::default(),
+        letters: letters.clone(),
         holds: BTreeSet::new(),
         held,
         priors,
@@ -195,7 +207,7 @@ pub fn start(
             Err(Stopped) = work => shutdown.cancelled().await,
         }
     });
-    (Desk { calls, shelf }, task)
+    (Desk { calls, shelf, letters }, task)
 }
 
 impl Registrar {
@@ -236,14 +248,17 @@ impl Registrar {
             }
         }
         let more = self.take_arrivals(now).await?;
-        let due = self.roll.due(now, DUE_MAX);
+        let mut due = self.roll.due(now, DUE_MAX);
+        let mut more = more || due.len() == DUE_MAX;
+        let tells = self.tells.due(now, DUE_MAX);
+        more |= tells.len() == DUE_MAX;
+        due.extend(tells);
         for case in &due {
             if self.store.is_full() {
                 break;
             }
             self.judge(case, now).await?;
         }
-        let more = more || due.len() == DUE_MAX;
         let written = self.end(&mut owed).await?;
         // Only what is durable here is told to others.
         self.hold_and_release().await?;
@@ -277,6 +292,9 @@ impl Registrar {
         }
         if committed.is_ok() {
             self.custody.looked_at(CargoId(self.cursor.arrival));
+            if self.tells.take_made() {
+                self.letters.notify_one();
+            }
         }
         Ok(committed.is_ok())
     }
@@ -331,6 +349,7 @@ impl Registrar {
         self.recalls.clear();
         self.load_recalls(&short).await?;
         self.load_priors().await?;
+        self.load_tells(&orders, &studies);
         self.load_holds().await?;
         self.load_outbox().await
     }
@@ -352,6 +371,9 @@ impl Registrar {
             }
             Call::Link { study, order, by, reply } => {
                 later(reply, self.link(&study, order.as_deref(), &by, now).await?)
+            }
+            Call::Acknowledge { study, by, reply } => {
+                later(reply, self.acknowledge(&study, &by, now).await?)
             }
             Call::Rows { with_order, page, reply } => {
                 at_once(reply, Ok(self.roll.rows(with_order, &page)))
@@ -417,6 +439,7 @@ impl Registrar {
         set(&m.missing_instances, counts.missing_instances);
         set(&m.short_studies, counts.short);
         set(&m.unmatched_studies, counts.unmatched);
+        set(&m.withdrawn_studies, counts.withdrawn);
         m.oldest_short.set(counts.oldest_short_seconds as f64);
     }
 }

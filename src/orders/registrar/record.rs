@@ -14,10 +14,14 @@
 //! | `w` worklist, number | all that a polled worklist has said of an order ([`Said`](super::listed::Said)) | |
 //! | `v` | that all orders bear the terms of the worklist | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
+//! | `n` time, id | a [`Letter`](crate::orders::letter::Letter): a notice that is not delivered yet | |
+//! | `w` study | which withdrawn images a person has acknowledged ([`Seen`](super::withdrawn::Seen)) | |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
 //! Names and numbers that peers choose stand in keys and terms as digests: bounded, whatever their
 //! length. Open cases bear a term of their own, so that a start reads those and no others.
+
+use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -37,6 +41,7 @@ use crate::orders::evidence::{Grade, StepStatus};
 use crate::orders::history::{History, Stamp};
 use crate::orders::identifier::{Identifier, Patient};
 use crate::orders::matching::{Link, Match, StudyFacts};
+use crate::orders::notice;
 use crate::orders::order::{Order, OrderKey};
 use crate::orders::verdict::{Settled, Verdict, What};
 use crate::orders::words::{Sentence, Word};
@@ -206,6 +211,9 @@ pub(super) struct OrderRecord {
     /// It says something that they may have to be told.
     #[cbor(n(8), default)]
     pub(super) to_tell: bool,
+    /// What was told of it, by rule, while it has no study.
+    #[cbor(n(40), default)]
+    pub(super) notices: BTreeMap<String, notice::Told>,
 }
 
 impl OrderRecord {
@@ -221,6 +229,7 @@ impl OrderRecord {
             ways: Vec::new(),
             told: Vec::new(),
             to_tell: false,
+            notices: BTreeMap::new(),
         }
     }
 
@@ -320,6 +329,25 @@ pub(super) struct Dossier {
     /// Body Part Examined (0018,0015); empty when not known.
     #[cbor(n(20), default)]
     pub(super) body_part: String,
+    /// What was told of it, by rule.
+    #[cbor(n(40), default)]
+    pub(super) notices: BTreeMap<String, notice::Told>,
+    /// That a person has acknowledged withdrawn images; which ones has a key of its own.
+    #[n(41)]
+    pub(super) seen: Option<Acknowledged>,
+}
+
+/// That a person knows of images that were withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Acknowledged {
+    #[n(0)]
+    pub(super) at: Timestamp,
+    #[n(1)]
+    pub(super) by: String,
+    /// How many images.
+    #[n(2)]
+    pub(super) count: u32,
 }
 
 /// What the last manifest said, as far as another one follows when it changes.
@@ -377,6 +405,8 @@ impl Dossier {
             owes_hold: false,
             prior_of: None,
             body_part: String::new(),
+            notices: BTreeMap::new(),
+            seen: None,
         }
     }
 

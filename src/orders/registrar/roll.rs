@@ -121,6 +121,9 @@ pub struct Counts {
     pub unmatched: u64,
     /// Orders whose images are overdue.
     pub overdue: u64,
+    /// Studies with withdrawn images that nobody has acknowledged.
+    #[serde(default)]
+    pub withdrawn: u64,
     /// Cases that a person should look at.
     pub attention: u64,
 }
@@ -231,6 +234,7 @@ impl Roll {
                     }
                     What::NoOrder => counts.unmatched += 1,
                     What::Overdue => counts.overdue += 1,
+                    What::Withdrawn => counts.withdrawn += 1,
                     _ => {}
                 }
             }

@@ -377,6 +377,7 @@ fn fitting(mut manifest: Manifest) -> Manifest {
         let wanted = manifest.wanted.clone();
         manifest.missing = UidList::of(manifest.missing.iter().filter(|uid| wanted.contains(uid)));
         manifest.withdrawn = cut(&manifest.withdrawn);
+        manifest.because.iter_mut().for_each(|w| w.instances = cut(&w.instances));
         manifest.unnamed = manifest.unnamed.saturating_add(beyond);
     }
     manifest
@@ -441,8 +442,29 @@ pub(super) fn standing(study: &OpenStudy, before: Option<&Standing>, now: Timest
     }
 }
 
+/// How a study is judged at a node that others told of it.
+pub(super) fn verdict(carried: &Carried) -> Verdict {
+    let (findings, missing) = findings(carried);
+    let (manifest, reading) = (carried.manifest(), carried.reading());
+    let lacks = reading.expected.saturating_sub(reading.held);
+    let named = u32::try_from(missing.len()).unwrap_or(u32::MAX);
+    Verdict {
+        findings,
+        held: reading.held,
+        arrived: reading.held,
+        expected: Some(reading.expected),
+        frames: 0,
+        withdrawn: u32::try_from(manifest.withdrawn.len()).unwrap_or(u32::MAX),
+        unnamed: lacks.saturating_sub(named),
+        missing,
+        gaps: Vec::new(),
+        hold: None,
+        again_at: None,
+    }
+}
+
 /// What is found of a study at a node that others told of it, and what it lacks.
-pub(super) fn findings(carried: &Carried) -> (Vec<Finding>, Vec<Missing>) {
+fn findings(carried: &Carried) -> (Vec<Finding>, Vec<Missing>) {
     let (manifest, reading): (&Manifest, Reading) = (carried.manifest(), carried.reading());
     let own = Finding::new(reading.what, reading.reason, Word::Wait).on(manifest.by.clone());
     let concern = |what: &What| {

@@ -1,0 +1,121 @@
+//! Receivers of notices that are not ours: `tests/foreign/receivers.py`, by Python's http.server and
+//! aiosmtpd. And foreign images: `tests/foreign/make_images.py`, by pydicom.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::foreign::{python, scu_ok};
+use crate::site::{Node, Port, Site, run_ok, until};
+use crate::{ports, site};
+
+/// A web or mail server.
+pub(crate) struct Receiver {
+    kind: &'static str,
+    pub(crate) port: u16,
+    options: Vec<String>,
+    answers: PathBuf,
+    got: Arc<Mutex<Vec<Value>>>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Receiver {
+    pub(crate) fn start(site: &Site, kind: &'static str, options: &[&str]) -> Self {
+        let receiver = Self::down(site, kind, options);
+        receiver.up();
+        receiver
+    }
+
+    /// One that has its port but does not listen yet.
+    pub(crate) fn down(site: &Site, kind: &'static str, options: &[&str]) -> Self {
+        let port = ports::free();
+        Self {
+            kind,
+            port,
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+            answers: site.path().join(format!("answers-{port}")),
+            got: Arc::default(),
+            child: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn up(&self) {
+        let mut command = python("receivers.py");
+        command.args([self.kind, &self.port.to_string(), "--answers"]).arg(&self.answers);
+        command.args(&self.options).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the receiver starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output"));
+        let mut first = String::new();
+        lines.read_line(&mut first).expect("its first line");
+        assert!(first.starts_with("listening "), "the receiver says {first:?}");
+        let got = self.got.clone();
+        thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let one = serde_json::from_str(&line).expect("JSON");
+                got.lock().expect("no panic").push(one);
+            }
+        });
+        *self.child.lock().expect("no panic") = Some(child);
+    }
+
+    /// What it answers from now on.
+    pub(crate) fn answer(&self, with: &str) {
+        std::fs::write(&self.answers, with).expect("a file");
+    }
+
+    /// All that it was sent, in order, refused ones too.
+    pub(crate) fn got(&self) -> Vec<Value> {
+        self.got.lock().expect("no panic").clone()
+    }
+
+    /// The documents that a web server has accepted.
+    pub(crate) fn documents(&self) -> Vec<Value> {
+        let got = self.got();
+        let taken = got.iter().filter(|g| g["status"].as_u64().is_some_and(|s| s < 300));
+        let body = |g: &Value| g["body"].as_str().map(serde_json::from_str::<Value>);
+        taken.map(|g| body(g).expect("a body").expect("JSON")).collect()
+    }
+
+    /// Waits until a web server has accepted `n` documents.
+    pub(crate) fn wait(&self, n: usize) -> Vec<Value> {
+        until(&format!("{n} notices arrive"), || self.documents().len() >= n);
+        self.documents()
+    }
+
+    /// Waits until a mail server was sent `n` mails.
+    pub(crate) fn wait_mails(&self, n: usize) -> Vec<Value> {
+        until(&format!("{n} mails arrive"), || self.got().len() >= n);
+        self.got()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.lock().ok().and_then(|mut c| c.take()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Certificate and key of `localhost`, signed by the site's authority.
+pub(crate) fn identity(site: &Site) -> (String, String) {
+    let path = |end: &str| site.pki().join(format!("localhost.{end}")).display().to_string();
+    let (certificate, key) = (path("crt"), path("key"));
+    if !PathBuf::from(&key).exists() {
+        let issue = ["pki", "issue", "--name", "localhost", "--dir"];
+        run_ok(site::hikyaku().args(issue).arg(site.pki()));
+    }
+    (certificate, key)
+}
+
+/// Makes files with these options and sends them under an AE title.
+pub(crate) fn send_foreign(site: &Site, node: &Node, aet: &str, options: &[&str]) {
+    let out = site.path().join(format!("made-{}", ports::free()));
+    run_ok(python("make_images.py").arg(&out).args(options));
+    scu_ok(node.port(Port::Dicom), &["--aet", aet], &[&out]);
+}
