@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::cases::CANDIDATES_MAX;
 use super::keys::{evidence, order_of_study, recall_key};
-use super::recalls::RecallRecord;
+use super::recall_record::{self, RecallRecord};
 use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn};
 use super::roll::word;
 use super::store::Stopped;
-use super::{Registrar, Row, recalls, travel};
+use super::{Registrar, Row, travel};
 use crate::clock::Timestamp;
 use crate::orders::evidence::Statement;
 use crate::orders::history::Message;
@@ -90,7 +90,7 @@ impl Registrar {
             let studies: Vec<Dossier> = self.store.with(&term, b's', CANDIDATES_MAX).await?;
             let (said, priors) = self.priors_of(&key).await?;
             let mut story = told(&record);
-            story.extend(recalls::story("", said.as_slice()));
+            story.extend(recall_record::story("", said.as_slice()));
             all.push(OrderStory {
                 order: record.history.order(),
                 entered_at: record.entered_at,
@@ -159,7 +159,7 @@ impl Registrar {
         }));
         let record: Option<RecallRecord> = self.store.get(recall_key(id)).await?;
         if let Some(record) = &record {
-            events.extend(recalls::story(&record.source, &record.said));
+            events.extend(recall_record::story(&record.source, &record.said));
         }
         events.extend(dossier.link.iter().map(|link| {
             let what = match &link.order {
