@@ -309,23 +309,34 @@ fn asked(source: &Value, tongue: &str) -> String {
     if !source.is_object() {
         return String::new();
     }
-    let mut out = format!("the source {}", cell(&source["source"]));
-    match source["answer"].is_object() {
-        true => {
-            let (answer, at) = (cell(&source["answer"][tongue]), cell(&source["answered_at"]));
-            out.push_str(&format!(" answered at {at}: {answer}"));
-        }
-        false => out.push_str(" is asked for what lacks."),
+    let (name, at) = (cell(&source["source"]), cell(&source["answered_at"]));
+    let answer = source["answer"].is_object().then(|| cell(&source["answer"][tongue]));
+    let rounds = source["rounds"].as_u64().unwrap_or(0);
+    let given_up = source["given_up"] == true;
+    let next = source["next_at"].is_string().then(|| cell(&source["next_at"]));
+    if tongue == "ja" {
+        let answer = answer.map(|answer| format!("（{at}）：{answer}"));
+        let next = match next {
+            _ if given_up => "打ち切り。".into(),
+            Some(next) => format!("次回 {next}。"),
+            None => String::new(),
+        };
+        return format!("送信元 {name}{} {rounds} 回照会。{next}", answer.unwrap_or_default());
     }
-    match source["rounds"].as_u64() {
-        None | Some(0) => {}
-        Some(1) => out.push_str(" Tried once"),
-        Some(n) => out.push_str(&format!(" Tried {n} times")),
+    let mut out = match answer {
+        Some(answer) => format!("the source {name} answered at {at}: {answer}"),
+        None => format!("the source {name} is asked for what lacks."),
+    };
+    match rounds {
+        0 => {}
+        1 => out.push_str(" Tried once"),
+        n => out.push_str(&format!(" Tried {n} times")),
     }
-    if source["given_up"] == true {
-        out.push_str(", given up.");
-    } else if source["next_at"].is_string() {
-        out.push_str(&format!(", next at {}.", cell(&source["next_at"])));
+    match next {
+        _ if given_up => out.push_str(", given up."),
+        Some(next) => out.push_str(&format!(", next at {next}.")),
+        None if rounds > 0 => out.push('.'),
+        None => {}
     }
     out
 }

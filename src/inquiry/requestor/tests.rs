@@ -126,6 +126,24 @@ fn the_role_of_an_scp_is_asked_for_and_only_a_no_is_a_no() {
 }
 
 #[test]
+fn a_class_that_is_wanted_in_several_contexts_has_one_role_and_any_of_them_may_be_taken() {
+    let wanted = |syntax: &str| Wanted { syntaxes: vec![syntax.into()], ..Wanted::scp(CT) };
+    let (mut r, request) = Requestor::new(
+        &"US".parse().unwrap(),
+        &"THEM".parse().unwrap(),
+        vec![Wanted::scu(STUDY_ROOT_GET), wanted("1.2.840.10008.1.2.4.70"), wanted(IMPLICIT_VR_LE)],
+    );
+    let Pdu::AssociationRQ(rq) = request else { panic!() };
+    let role =
+        |v: &&UserVariableItem| matches!(v, UserVariableItem::ScuScpRoleSelectionSubItem(..));
+    assert_eq!(rq.user_variables.iter().filter(role).count(), 1);
+    let syntaxes = [EXPLICIT_VR_LE, "1.2.840.10008.1.2.4.70", IMPLICIT_VR_LE];
+    r.on_event(accepted(&syntaxes, vec![])).unwrap();
+    let syntax = |id| r.context_of(id).map(|c| c.syntax.as_str());
+    assert_eq!([syntax(3), syntax(5)], [Some("1.2.840.10008.1.2.4.70"), Some(IMPLICIT_VR_LE)]);
+}
+
+#[test]
 fn a_context_that_is_refused_or_answered_with_a_foreign_syntax_is_not_used() {
     let mut r = asking(vec![Wanted::scu(STUDY_ROOT_FIND), Wanted::scu(CT)]);
     r.on_event(accepted(&["1.2.840.10008.1.2.2"], vec![])).unwrap();

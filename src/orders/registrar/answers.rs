@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::cases::CANDIDATES_MAX;
 use super::keys::{evidence, order_of_study, recall_key};
-use super::recalls::RecallRecord;
+use super::recall_record::{self, RecallRecord};
 use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef, Turn};
 use super::roll::word;
 use super::store::Stopped;
-use super::{Registrar, Row, recalls};
+use super::{Registrar, Row};
 use crate::clock::Timestamp;
 use crate::orders::evidence::Statement;
 use crate::orders::history::Message;
@@ -91,7 +91,7 @@ impl Registrar {
             let (said, priors) = self.priors_of(&key).await?;
             let mut story = told(&record);
             story.extend(self.tellings(&record).await?);
-            story.extend(recalls::story("", said.as_slice()));
+            story.extend(recall_record::story("", said.as_slice()));
             // What came of a message stands below it, though it was of the same moment.
             story.sort_by_key(|event| event.at);
             all.push(OrderStory {
@@ -158,7 +158,7 @@ impl Registrar {
         }));
         let record: Option<RecallRecord> = self.store.get(recall_key(id)).await?;
         if let Some(record) = &record {
-            events.extend(recalls::story(&record.source, &record.said));
+            events.extend(recall_record::story(&record.source, &record.said));
         }
         events.extend(dossier.link.iter().map(|link| {
             let what = match &link.order {

@@ -20,7 +20,8 @@ use super::keys::{
     PRIOR, PRIORS, entry, order_key, order_of_prior, order_of_study, priors_key, recall_key,
     study_key,
 };
-use super::recalls::{PriorOf, RECALLS_MAX, RecallRecord, SourceSaid};
+use super::recall_record::{PriorOf, RecallRecord, SourceSaid, said_by};
+use super::recalls::RECALLS_MAX;
 use super::record::{Dossier, OrderRecord, Standing, StudyRef};
 use super::store::Stopped;
 use super::{DeskError, Registrar, Row};
@@ -286,7 +287,7 @@ impl Registrar {
         let pause = rules.pause.saturating_mul(1 << record.tries.min(20)).min(rules.pause_max);
         record.tries += 1;
         record.not_before = now + pause;
-        let what = super::recalls::said_by(answer, None);
+        let what = said_by(answer, None);
         record.said = what.map(|what| SourceSaid { at: now, what });
         record.done = record.tries >= rules.rounds_max;
         if record.done {

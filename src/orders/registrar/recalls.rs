@@ -1,11 +1,11 @@
 //! Repair as the registrar drives it: which study asks its source next, and what came of it.
 //!
-//! [`Recall`] decides, the retriever asks, and here both meet. What was tried for a study is an
+//! [`Recall`](crate::orders::recall::Recall) decides, the retriever asks, and here both meet. What was tried for a study is an
 //! entry of its own ([`RecallRecord`]), written with the verdict that follows from it. A task that is
 //! under way when the node is killed is given again: a study that is short, owes a survey or is a
 //! prior on its way is found at the start.
 //!
-//! - *Gaps*: while a study is short, [`Recall::next`] says what to ask for.
+//! - *Gaps*: while a study is short, [`Recall::next`](crate::orders::recall::Recall::next) says what to ask for.
 //! - *Surveys*: a study that has become quiet is asked for once, and again when more images came
 //!   since: what the source has and this node lacks is evidence of grade 5.
 //!
@@ -14,30 +14,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use minicbor::{Decode, Encode};
-use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::cases::OpenStudy;
-use super::keys::{RECALL, entry, order_of_prior, recall_key};
-use super::record::{Dossier, Standing, StudyRef};
+use super::keys::{RECALL, recall_key};
+use super::recall_record::{Asked, RecallRecord, said_by};
+use super::record::{Dossier, StudyRef};
 use super::store::Stopped;
 use super::{DeskError, Registrar};
-use crate::cargo::Urgency;
 use crate::clock::Timestamp;
-use crate::custody::register::Entry;
 use crate::orders::evidence::{Reference, Said, SeriesList};
-use crate::orders::order::OrderKey;
-use crate::orders::recall::{Answer, Offer, Recall, RecallRules, Step};
+use crate::orders::recall::{Answer, Offer, RecallRules, Step};
 use crate::orders::retriever::{Ask, Task};
 use crate::orders::verdict::{Verdict, What};
-use crate::orders::words::{Language, Sentence, Word};
 use crate::routing::Pattern;
 
 /// Studies of one turn that are looked at because their source is to be asked.
 const LOOKS_MAX: usize = 16;
-/// Answers of the source that a study remembers.
-const TOLD_MAX: usize = 20;
 /// Studies that a start finds to be asked for.
 pub(super) const RECALLS_MAX: usize = 100_000;
 
@@ -56,156 +49,6 @@ pub struct RecallSource {
     pub survey: bool,
     /// Most inquiries at a time.
     pub inquiries: usize,
-}
-
-/// How the source was asked for what lacks, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
-#[cbor(map)]
-pub struct Asked {
-    /// Name of the source.
-    #[n(0)]
-    pub source: String,
-    /// Its last answer, where it was not simply what was asked for.
-    #[n(1)]
-    pub answer: Option<Sentence>,
-    /// When that came.
-    #[n(2)]
-    pub answered_at: Option<Timestamp>,
-    /// Rounds of asking that have ended.
-    #[n(3)]
-    pub rounds: u32,
-    /// When it is asked again; absent: it is being asked, or not any more.
-    #[n(4)]
-    pub next_at: Option<Timestamp>,
-    /// It is not asked any more, until a person says so or something else lacks.
-    #[n(5)]
-    pub given_up: bool,
-}
-
-/// Something that the source said.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(super) struct SourceSaid {
-    #[n(0)]
-    pub(super) at: Timestamp,
-    #[n(1)]
-    pub(super) what: Sentence,
-}
-
-/// That a study is a prior of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(super) struct PriorOf {
-    #[n(0)]
-    pub(super) order: OrderKey,
-    #[n(1)]
-    pub(super) urgency: Urgency,
-    #[n(2)]
-    pub(super) reports: bool,
-    #[n(3)]
-    pub(super) chosen_at: Timestamp,
-}
-
-/// What was tried for a study.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub(super) struct RecallRecord {
-    #[n(0)]
-    pub(super) study: StudyRef,
-    #[n(1)]
-    pub(super) source: String,
-    #[n(2)]
-    pub(super) recall: Recall,
-    /// The source is to be asked what it has, gap or not.
-    #[n(3)]
-    pub(super) owes_survey: bool,
-    /// The last image that was here when the source answered such a question.
-    #[n(4)]
-    pub(super) surveyed_to: u64,
-    #[n(5)]
-    pub(super) survey_tries: u32,
-    #[n(6)]
-    pub(super) survey_at: Timestamp,
-    #[n(7)]
-    pub(super) given_up: bool,
-    #[n(8)]
-    pub(super) said: Vec<SourceSaid>,
-    #[n(9)]
-    pub(super) prior: Option<PriorOf>,
-}
-
-impl RecallRecord {
-    pub(super) fn new(study: &StudyRef, source: &str) -> Self {
-        Self {
-            study: study.clone(),
-            source: source.to_owned(),
-            recall: Recall::default(),
-            owes_survey: false,
-            surveyed_to: 0,
-            survey_tries: 0,
-            survey_at: Timestamp::default(),
-            given_up: false,
-            said: Vec::new(),
-            prior: None,
-        }
-    }
-
-    pub(super) fn entry(&self) -> Entry {
-        let mut terms = Vec::new();
-        if self.owes_survey {
-            terms.push(RECALL.to_vec());
-        }
-        if let Some(prior) = &self.prior {
-            terms.push(order_of_prior(&prior.order));
-            terms.push(super::keys::PRIOR.to_vec());
-        }
-        entry(recall_key(&self.study), self, terms)
-    }
-
-    fn tell(&mut self, at: Timestamp, what: Sentence) {
-        // The same again and again is told once, with the last time.
-        if self.said.last().is_some_and(|last| last.what == what) {
-            self.said.pop();
-        }
-        self.said.push(SourceSaid { at, what });
-        let over = self.said.len().saturating_sub(TOLD_MAX);
-        self.said.drain(..over);
-    }
-
-    fn asked(&self) -> Asked {
-        let answer = self.recall.answer();
-        let waits = self.recall.rounds() > 0 && !self.given_up;
-        Asked {
-            source: self.source.clone(),
-            answer: answer.map(|(sentence, _)| sentence.clone()),
-            answered_at: answer.map(|(_, at)| at),
-            rounds: self.recall.rounds(),
-            next_at: waits.then(|| self.recall.not_before()),
-            given_up: self.given_up,
-        }
-    }
-}
-
-impl Asked {
-    /// What a person is to do about a gap of which the source was asked.
-    fn action(&self) -> Word {
-        match self.answer.as_ref().map(|answer| answer.word) {
-            _ if !self.given_up => Word::WaitForSource,
-            Some(Word::SourceUnknownDestination) => Word::RegisterNode,
-            None | Some(Word::SourceNotFound | Word::SourceUnavailable | Word::SourceSome) => {
-                Word::SendAgain
-            }
-            Some(_) => Word::MendSource,
-        }
-    }
-
-    /// Tells it with how the study stands.
-    pub(super) fn tell(self, standing: &mut Standing) {
-        if standing.headline == What::Short {
-            standing.action = self.action();
-        }
-        standing.source = Some(self);
-    }
 }
 
 /// What is to be asked, and what is being asked, seen from memory.
@@ -345,9 +188,14 @@ impl Registrar {
         }
         let (last_cargo, prior) = (d.last_cargo, d.prior_of.is_some());
         let quiet_at = study.tally.last_arrival().unwrap_or(now) + self.rules_for(id).quiet;
-        let source = self.source_of(study).map(|source| (source.name.clone(), source.survey));
         let known: Option<RecallRecord> = self.store.get(recall_key(id)).await?;
-        let Some((name, survey)) = source else { return Ok(()) };
+        let named = known.as_ref().and_then(|record| self.source_named(&record.source));
+        let source = match (named, self.cases.open(id)) {
+            (None, Some(study)) => self.source_of(study),
+            (named, _) => named,
+        };
+        let Some(source) = source else { return Ok(()) };
+        let (name, survey) = (source.name.clone(), source.survey);
         let mut record = match known {
             Some(record) => record,
             None if prior => return Ok(()),
@@ -556,28 +404,6 @@ impl Registrar {
     }
 }
 
-impl RecallRecord {
-    fn rules(&self, source: &RecallSource) -> RecallRules {
-        RecallRules { eager: self.prior.is_some(), ..source.rules.clone() }
-    }
-
-    /// What was asked for has come, from the source or from somebody else.
-    fn is_healed(&self, verdict: &Verdict) -> bool {
-        self.recall.has_begun() && verdict.missing.is_empty() && verdict.unnamed == 0
-    }
-
-    /// The source could not be asked what it has.
-    fn survey_failed(&mut self, rules: &RecallRules, now: Timestamp) {
-        let pause = rules.pause.saturating_mul(1 << self.survey_tries.min(20));
-        self.survey_tries += 1;
-        self.survey_at = now + pause.min(rules.pause_max);
-        if self.survey_tries >= rules.rounds_max {
-            self.owes_survey = false;
-            self.given_up |= self.prior.is_some();
-        }
-    }
-}
-
 fn by_series(offers: &[Offer]) -> Vec<SeriesList> {
     let mut lists: BTreeMap<&str, Vec<Reference>> = BTreeMap::new();
     for offer in offers {
@@ -586,35 +412,4 @@ fn by_series(offers: &[Offer]) -> Vec<SeriesList> {
     }
     let list = |(series, instances): (&str, _)| SeriesList { series: series.into(), instances };
     lists.into_iter().map(list).collect()
-}
-
-/// An answer in words.
-pub(super) fn said_by(answer: &Answer, step: Option<&Step>) -> Option<Sentence> {
-    let asked = match step {
-        Some(Step::Retrieve { sops, .. }) => u32::try_from(sops.len()).unwrap_or(u32::MAX),
-        _ => 0,
-    };
-    Some(match answer {
-        Answer::Found(offers) => Sentence::new(Word::SourceFound, &[&offers.len()]),
-        Answer::Done { failed: 0 } => Sentence::new(Word::SourceSent, &[&asked]),
-        Answer::Done { failed } => Sentence::new(Word::SourceSome, &[failed]),
-        Answer::Unreachable => Word::SourceUnreachable.into(),
-        Answer::Refused => Word::SourceRefused.into(),
-        Answer::Status(0xA801) => Word::SourceUnknownDestination.into(),
-        Answer::Status(0xA702) => Word::SourceCannotSend.into(),
-        Answer::Status(0xA700 | 0xA701) => Word::SourceTooMany.into(),
-        Answer::Status(0xA900) => Word::SourceMismatch.into(),
-        Answer::Status(status) => Sentence::new(Word::SourceFailed, &[&format!("0x{status:04X}")]),
-    })
-}
-
-/// What the source said, as a study's story tells it.
-pub(super) fn story(name: &str, said: &[SourceSaid]) -> Vec<super::Event> {
-    let event = |said: &SourceSaid| super::Event {
-        at: said.at,
-        kind: "recall",
-        what: said.what.text(Language::English),
-        by: name.to_owned(),
-    };
-    said.iter().map(event).collect()
 }

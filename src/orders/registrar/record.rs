@@ -7,7 +7,7 @@
 //! | `i` study, page | at most [`PAGE_INSTANCES`] `Instance`s | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
 //! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
-//! | `r` study | what its source was asked ([`RecallRecord`](super::recalls::RecallRecord)) | being due; its order, of a prior |
+//! | `r` study | what its source was asked ([`RecallRecord`](super::recall_record::RecallRecord)) | being due; its order, of a prior |
 //! | `v` order | what was asked of earlier studies ([`PriorsRecord`](super::priors_in::PriorsRecord)) | being due |
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
@@ -30,7 +30,7 @@ use super::keys::{
     HOLDS, OPEN, TO_CARRY, TO_TELL, entry, order_key, order_of_prior, order_of_study, order_terms,
     study_key, study_terms,
 };
-use super::recalls::Asked;
+use super::recall_record::Asked;
 use super::telling::Telling;
 use super::travel::Way;
 use super::worklist;
