@@ -164,6 +164,7 @@ impl Node {
             let ways = (router.clone() as Arc<dyn registrar::Ways>, router.held());
             let (desk, task) = registrar::start(registrar, custody, ways, metrics, asking.clone());
             tasks.push(task);
+            router.ask(&desk);
             desk
         });
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);

@@ -1,7 +1,7 @@
 //! Asks the rules in force where cargo goes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,7 +10,7 @@ use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope};
 use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
-use crate::orders::registrar::{HeldStudies, Ways};
+use crate::orders::registrar::{Desk, HeldStudies, Ways};
 use crate::routing::{Subject, Table};
 use crate::{intake, ops, tunnel};
 
@@ -26,6 +26,8 @@ pub(super) struct TableRouter {
     held: HeldStudies,
     /// Destinations that are nodes: what is no image goes nowhere else.
     nodes: BTreeSet<DestinationName>,
+    /// Who knows what orders say, where somebody does.
+    desk: OnceLock<Desk>,
 }
 
 impl TableRouter {
@@ -34,7 +36,13 @@ impl TableRouter {
             DestinationKind::Node { .. } => Some(destination.name.clone()),
             _ => None,
         });
-        Self { routes, held: HeldStudies::default(), nodes: nodes.collect() }
+        let (held, desk) = (HeldStudies::default(), OnceLock::new());
+        Self { routes, held, nodes: nodes.collect(), desk }
+    }
+
+    /// Whom to ask what orders say of images that come.
+    pub(super) fn ask(&self, desk: &Desk) {
+        let _ = self.desk.set(desk.clone());
     }
 
     /// Where the studies are told whose images wait for a person.
@@ -60,6 +68,14 @@ impl Ways for TableRouter {
         attribute: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Assignment> {
         self.among_nodes(envelope, attribute)
+    }
+
+    fn corrects_any(&self) -> bool {
+        self.routes.load().corrects_any()
+    }
+
+    fn corrects(&self, envelope: &Envelope, attribute: &dyn Fn(&str) -> Option<String>) -> bool {
+        self.routes.load().corrects(&Subject { envelope, attribute })
     }
 }
 
@@ -91,6 +107,20 @@ impl intake::Router for TableRouter {
             to.iter_mut().filter(|a| a.hold.is_none()).for_each(|a| a.hold = Some(why.clone()));
         }
         to
+    }
+
+    fn correct<'a>(
+        &'a self,
+        envelope: &'a Envelope,
+        header: &'a Header,
+    ) -> intake::correct::Answer<'a> {
+        let attribute = |keyword: &str| {
+            let tag = header::tag_of(keyword)?;
+            header.attribute(tag).map(str::to_owned)
+        };
+        let wanted = Ways::corrects(self, envelope, &attribute);
+        let desk = self.desk.get().filter(|_| wanted);
+        Box::pin(async move { desk?.correction(envelope, header).await })
     }
 }
 

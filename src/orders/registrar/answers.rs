@@ -22,7 +22,7 @@ use crate::orders::words::Language;
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`.
+    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`, `correction`.
     pub kind: &'static str,
     /// What, in words.
     pub what: String,
@@ -147,6 +147,7 @@ impl Registrar {
             let what = format!("{}: {}", word(*headline), reason.text(Language::English));
             Event { at: *at, kind: "verdict", what, by: own() }
         }));
+        events.extend(self.corrections(id).await?);
         events.extend(dossier.link.iter().map(|link| {
             let what = match &link.order {
                 Some(order) => format!("linked to order {}", order.number),

@@ -10,8 +10,11 @@ use super::answers::{CaseStory, OrderStory};
 use super::evidence_in::{CommitmentList, Step};
 use super::new_order::NewOrder;
 use super::roll::{Counts, Row};
+use crate::cargo::Envelope;
 use crate::dicom::availability::Notice;
+use crate::dicom::correct::Correction;
 use crate::dicom::fault::Fault;
+use crate::dicom::header::Header;
 use crate::orders::verdict::What;
 
 /// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
@@ -44,6 +47,7 @@ pub(in crate::orders) enum Call {
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
     Counts { reply: Answer<Counts> },
+    Correction { image: Box<(Envelope, Header)>, reply: oneshot::Sender<Option<Correction>> },
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
     Announce { notice: Notice, caller: String, reply: oneshot::Sender<Result<(), Fault>> },
     Commitment { list: CommitmentList, reply: oneshot::Sender<Result<(), Fault>> },

@@ -10,6 +10,7 @@
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
+//! | `C` study | how many of its images were corrected as their order says (`correct`) | |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
 //! Names and numbers that peers choose stand in keys and terms as digests: bounded, whatever their
