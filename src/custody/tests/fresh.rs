@@ -1,8 +1,9 @@
 //! Images leave only after whoever follows arrivals has said so, or after a stated time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{config, give, ready, receipt_all, to, want};
+use crate::clock;
 use crate::custody::fresh::WAIT;
 use crate::custody::{CargoId, Custody};
 use crate::metrics::Metrics;
@@ -14,14 +15,14 @@ fn open(dir: &std::path::Path) -> (Custody, Metrics) {
 }
 
 async fn leave_in(custody: &Custody, n: usize) -> Duration {
-    let began = Instant::now();
+    let began = clock::now();
     let mut sent = 0;
     while sent < n {
-        assert!(began.elapsed() < 4 * WAIT, "{sent} of {n} have left");
+        assert!(clock::now().since(began) < 4 * WAIT, "{sent} of {n} have left");
         sent += receipt_all(custody, "pacs").await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    began.elapsed()
+    clock::now().since(began)
 }
 
 #[tokio::test(flavor = "multi_thread")]
