@@ -5,7 +5,8 @@ pydicom, not by us.
 make DIR < JSON     writes one Part 10 file for each object of a list of
                     {"file", "study", "sop", "charset", "name", "id", "accession", "syntax",
                      "pixels", "earlier"}
-read FILE SYNTAX    prints one JSON object of a data set without file meta information
+read < JSON         prints one JSON object for each [FILE, SYNTAX] of a list, a data set without
+                    file meta information
 """
 import hashlib
 import json
@@ -97,10 +98,11 @@ def main():
         for one in json.load(sys.stdin):
             dcmwrite(folder / one["file"], image(one), enforce_file_format=True)
         return
-    syntax = UID(sys.argv[3])
-    with open(sys.argv[2], "rb") as f:
-        ds = read_dataset(f, syntax.is_implicit_VR, syntax.is_little_endian)
-    print(json.dumps(shown(ds)))
+    for file, syntax in json.load(sys.stdin):
+        syntax = UID(syntax)
+        with open(file, "rb") as f:
+            ds = read_dataset(f, syntax.is_implicit_VR, syntax.is_little_endian)
+            print(json.dumps(shown(ds)))
 
 
 if __name__ == "__main__":

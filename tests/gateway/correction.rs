@@ -37,20 +37,32 @@ fn make(site: &Site, images: &Value) -> PathBuf {
     folder
 }
 
-/// What pydicom reads in what arrived.
-fn read(pacs: &Scp, arrived: &Arrived) -> Value {
+/// What pydicom reads in data sets of these transfer syntaxes.
+fn read(data_sets: &[(PathBuf, &str)]) -> Vec<Value> {
     let mut command = python("correction.py");
-    command.arg("read").arg(pacs.folder().join(&arrived.file)).arg(&arrived.ts);
-    serde_json::from_slice(&crate::site::run(&mut command).stdout).expect("JSON")
+    command.arg("read").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("python starts");
+    serde_json::to_writer(child.stdin.take().expect("its input"), data_sets).expect("a reader");
+    let output = child.wait_with_output().expect("its end");
+    let lines = text(&output.stdout);
+    let read: Vec<Value> = lines.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    assert_eq!(read.len(), data_sets.len(), "{lines}");
+    read
 }
 
-fn read_file(folder: &Path, file: &str, syntax: &str) -> Value {
-    let bytes = std::fs::read(folder.join(file)).expect("a file");
-    let data_set = folder.join(format!("{file}.dataset"));
-    std::fs::write(&data_set, crate::part10::data_set(&bytes)).expect("a folder");
-    let mut command = python("correction.py");
-    command.arg("read").arg(data_set).arg(syntax);
-    serde_json::from_slice(&crate::site::run(&mut command).stdout).expect("JSON")
+/// What arrived, and what was sent, in the order of arrival.
+fn now_and_before(pacs: &Scp, arrived: &[Arrived], folder: &Path) -> Vec<(Value, Value)> {
+    let now: Vec<_> = arrived.iter().map(|a| (pacs.folder().join(&a.file), &*a.ts)).collect();
+    let sent = |a: &Arrived| {
+        let number = a.sop.rsplit('.').next().expect("a number");
+        let bytes = std::fs::read(folder.join(format!("{number}.dcm"))).expect("a file");
+        // Beside the folder, which may be sent once more.
+        let data_set = folder.with_extension(format!("{number}.dataset"));
+        std::fs::write(&data_set, crate::part10::data_set(&bytes)).expect("a folder");
+        data_set
+    };
+    let before: Vec<_> = arrived.iter().map(|a| (sent(a), &*a.ts)).collect();
+    read(&now).into_iter().zip(read(&before)).collect()
 }
 
 fn of_patient(study: &str, number: &str, patient: &str, name: &str) -> String {
@@ -97,11 +109,9 @@ fn an_image_with_a_wrong_accession_number_is_answered_b000_and_arrives_as_its_or
     let arrived: BTreeMap<String, Arrived> =
         pacs.wait(3).into_iter().map(|a| (a.sop.clone(), a)).collect();
     assert_eq!(Some(&arrived[&sop(3)].sha256), third[0].sha256.as_ref(), "as it was sent");
-    for (n, earlier) in [(1, 0), (2, 1)] {
-        let (now, before) = (
-            read(&pacs, &arrived[&sop(n)]),
-            read_file(&folder, &format!("{n}.dcm"), &arrived[&sop(n)].ts),
-        );
+    let corrected = [arrived[&sop(1)].clone(), arrived[&sop(2)].clone()];
+    let read = now_and_before(&pacs, &corrected, &folder);
+    for ((n, earlier), (now, before)) in [(1, 0), (2, 1)].into_iter().zip(read) {
         assert_eq!(now["AccessionNumber"], "A-RIS", "{now}");
         for same in ["PatientID", "PatientName", "PatientSex", "pixels", "private", "inner"] {
             assert_eq!(now[same], before[same], "{same}");
@@ -164,10 +174,11 @@ fn another_patient(site: &Site, study: &str, from: u32, n: u32) -> PathBuf {
     make(site, &Value::Array(all))
 }
 
-fn is_moved(pacs: &Scp, arrived: &Arrived, folder: &Path) {
-    let now = read(pacs, arrived);
-    let number = arrived.sop.rsplit('.').next().expect("a number");
-    let before = read_file(folder, &format!("{number}.dcm"), &arrived.ts);
+fn are_moved(pacs: &Scp, arrived: &[Arrived], folder: &Path) {
+    now_and_before(pacs, arrived, folder).iter().for_each(|(now, before)| is_moved(now, before));
+}
+
+fn is_moved(now: &Value, before: &Value) {
     assert_eq!(now["PatientID"], "4711", "{now}");
     assert_eq!(now["PatientName"], NAME);
     assert_eq!(now["IssuerOfPatientID"], "SITE");
@@ -202,7 +213,7 @@ fn a_study_that_a_person_links_is_corrected_before_it_is_released_and_so_is_what
     node.wait_count("pacs", "dismissed", 40);
     let arrived = pacs.wait(40);
     assert_eq!(arrived.len(), 40);
-    arrived.iter().for_each(|one| is_moved(&pacs, one, &folder));
+    are_moved(&pacs, &arrived, &folder);
     let dismissed = node.ask(&["queue", "list", "--state", "dismissed"]);
     let reason = dismissed[0]["duties"][0]["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("corrected as cargo "), "{dismissed}");
@@ -212,7 +223,7 @@ fn a_study_that_a_person_links_is_corrected_before_it_is_released_and_so_is_what
     assert!(sent.iter().all(|s| s.status == "B000"), "{sent:?}");
     node.wait_count("pacs", "receipted", 43);
     let arrived = pacs.wait(43);
-    arrived[40..].iter().for_each(|one| is_moved(&pacs, one, &later));
+    are_moved(&pacs, &arrived[40..], &later);
     until("nobody need look at it any more", || {
         !node.cli(&["missing", "--json"]).stdout.windows(8).any(|w| w == b"mismatch")
     });
@@ -275,8 +286,7 @@ fn a_patient_number_that_the_ris_has_merged_is_corrected_without_a_person() {
     let folder = another_patient(&site, &study, 1, 3);
     let sent = scu(node.port(Port::Dicom), &[], &[&folder]);
     assert!(sent.iter().all(|s| s.status == "B000"), "{sent:?}");
-    for one in pacs.wait(3) {
-        let now = read(&pacs, &one);
+    for (now, _) in now_and_before(&pacs, &pacs.wait(3), &folder) {
         assert_eq!(now["PatientID"], "4711");
         let last = now["original"].as_array().and_then(|all| all.last()).expect("an item").clone();
         assert_eq!(
