@@ -22,7 +22,7 @@ pub(super) const OPEN: &[u8] = b"open";
 pub(super) const TO_CARRY: &[u8] = b"carry";
 /// Whether duties of a study are to be held or released.
 pub(super) const HOLDS: &[u8] = b"holds";
-/// Where [`Cursor`] stands.
+/// Where the registrar's `Cursor` stands.
 pub(super) const CURSOR: &[u8] = b"c";
 
 /// What stands in keys and terms for names of any length.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient |
 //! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
-//! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`]s | |
+//! | `i` study, page | at most [`PAGE_INSTANCES`] `Instance`s | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
 //! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
