@@ -35,6 +35,10 @@ pub struct Metrics {
     pub kept_already: IntCounter,
     /// Cargo held because its key is in custody with other bytes.
     pub conflicts: IntCounter,
+    /// Images that could leave although whoever keeps orders had not looked at them.
+    pub unjudged: IntCounter,
+    /// Images that a route wants to have as their order says, by outcome (`corrected`, `refused`).
+    pub corrections: IntCounterVec,
     /// Cargo refused, by reason (`full`, `io`, `stopped`).
     pub refused: IntCounterVec,
     /// Duties in each state now, by destination, urgency, state.
@@ -320,6 +324,15 @@ impl Metrics {
             kept_already: b.counter(
                 "hikyaku_kept_already_total",
                 "Cargo answered with success that was in custody already",
+            ),
+            unjudged: b.counter(
+                "hikyaku_unjudged_images_total",
+                "Images that could leave before their order was looked up",
+            ),
+            corrections: b.counters(
+                "hikyaku_corrections_total",
+                "Images that were to be corrected by their order",
+                &["outcome"],
             ),
             conflicts: b.counter(
                 "hikyaku_conflicts_total",

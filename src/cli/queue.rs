@@ -9,6 +9,7 @@ use super::table::{bytes, say, table};
 use super::{Failure, Outcome, Target, print_json};
 use crate::cargo::DestinationName;
 use crate::custody::Action;
+use crate::dicom::correct::{CORRECTED, NOT_CORRECTED};
 
 /// `hikyaku queue …`
 #[derive(Debug, Subcommand)]
@@ -155,7 +156,7 @@ pub(super) fn words(cargo: &[Value]) -> String {
                 false => cell(&duty["state"]),
             };
             row.extend([cell(&duty["destination"]), cell(&duty["urgency"]), state]);
-            row.push(why(duty));
+            row.push(Some(why(duty)).filter(|w| !w.is_empty()).unwrap_or_else(|| corrected(piece)));
             row.push(key(piece));
             rows.push(row);
         }
@@ -169,6 +170,13 @@ fn key(piece: &Value) -> String {
         Some("image") | None => cell(&piece["key"]),
         Some(kind) => format!("{kind} {}", cell(&piece["key"])),
     }
+}
+
+/// That it was corrected as its order says, or could not be.
+fn corrected(piece: &Value) -> String {
+    let flags = piece["flags"].as_array().map_or(&[][..], Vec::as_slice);
+    let says = |f: &&str| f.starts_with(CORRECTED) || f.starts_with(NOT_CORRECTED);
+    flags.iter().filter_map(Value::as_str).find(says).unwrap_or_default().to_owned()
 }
 
 fn why(duty: &Value) -> String {

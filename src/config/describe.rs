@@ -241,6 +241,9 @@ fn write_rule(out: &mut String, rule: &Rule) -> fmt::Result {
     if let Some(reason) = &rule.hold {
         write!(out, ", held for a person: {reason}")?;
     }
+    if rule.correct {
+        write!(out, ", corrected as its order says")?;
+    }
     writeln!(out, "{}", if rule.last { ", and no later route" } else { "" })
 }
 

@@ -167,8 +167,32 @@ fn waits_for_order(rule: &Rule) -> bool {
     rule.hold.as_deref() == Some(UNTIL_MATCHED)
 }
 
+/// Correcting needs orders, and changes what the modality sent.
+fn check_correct(source: &mut Source<'_>, document: &Document) {
+    for (i, rule) in document.routes.iter().filter(|(_, rule)| rule.correct) {
+        let key = format!("route[{i}].correct");
+        match &document.orders {
+            None => source.problem(
+                &key,
+                "corrects by orders, but this node keeps none",
+                "add an [orders] section, or leave it out",
+            ),
+            Some(_) => source.warning(
+                &key,
+                format!(
+                    "images of {} may leave with other bytes than the modality sent",
+                    rule.name
+                ),
+                "they say so (Original Attributes Sequence), and the sender is answered B000; \
+                 leave it out where bytes must stay as they are",
+            ),
+        }
+    }
+}
+
 /// Reports what does not fit together.
 pub(super) fn check(source: &mut Source<'_>, document: &Document) {
+    check_correct(source, document);
     let Some(orders) = &document.orders else {
         for (i, _) in document.routes.iter().filter(|(_, rule)| waits_for_order(rule)) {
             source.problem(

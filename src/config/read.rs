@@ -321,7 +321,8 @@ fn route(s: &mut Section<'_, '_>) -> Option<Rule> {
     let urgency = s.maybe("urgency", word(URGENCIES));
     let hold = s.maybe("hold", text);
     let last = s.or("last", "false", boolean);
-    Some(Rule { name: name?, when, to: to?, urgency, hold, last })
+    let correct = s.or("correct", "false", boolean);
+    Some(Rule { name: name?, when, to: to?, urgency, hold, last, correct })
 }
 
 fn conditions(s: &mut Section<'_, '_>) -> Vec<Condition> {

@@ -205,6 +205,7 @@ fn sections_that_do_not_fit_together_are_problems() {
         ("to = [\"reading-centre\"]", "to = []", "is a list of 0"),
         ("called_ae = \"TELE_STAT\"", "called_ae = []", "is a list of 0"),
         ("called_ae = \"TELE_STAT\"", "sop_class = \"CT\"", "is neither a UID nor"),
+        ("urgency = \"stat\"", "correct = true", "corrects by orders, but this node keeps none"),
         ("key = \"node.key\"", "key = \"-----BEGIN PRIVATE KEY-----\"", "holds a key"),
     ];
     for (from, to, expected) in cases {
@@ -236,6 +237,11 @@ fn what_is_odd_but_possible_is_a_warning() {
             "is never reached: route all",
         ),
         ("[node]", "[node]\nlog = { level = \"debug\" }", "may write identifiers"),
+        (
+            "urgency = \"stat\"",
+            "correct = true\n[orders]",
+            "images of emergency may leave with other bytes",
+        ),
     ];
     for (from, to, expected) in cases {
         assert!(warned_after(from, to).contains(expected), "{to}: {}", warned_after(from, to));

@@ -15,16 +15,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::assembly::Yard;
 use super::fact::{self, Fact};
+use super::fresh::Fresh;
 use super::leap::LeapWatch;
 use super::ledger::{Checkpoint, LedgerError};
 use super::log::{AppendError, Log, Place};
 use super::recovery::{Building, Built};
 use super::room::Usage;
-use super::rows::{CargoId, DestinationNumber};
+use super::rows::{CargoId, DestinationNumber, origin_key};
 use super::schedule::Schedule;
 use super::view::View;
 use super::{Config, Draft, Kept, Leased, Outcome, Shared, TakeError, Want};
-use crate::cargo::{Assignment, DestinationName, Identity};
+use crate::cargo::{Assignment, DestinationName, Identity, Sha256};
 use crate::clock::{self, Monotonic, Timestamp};
 use crate::metrics::Metrics;
 
@@ -44,6 +45,8 @@ pub(super) type Answer = Box<dyn FnOnce(bool) + Send>;
 pub(super) enum Request {
     Take {
         draft: Box<Draft>,
+        /// Digest of the bytes as received, where it was corrected.
+        received: Option<Sha256>,
         reply: oneshot::Sender<Result<Kept, TakeError>>,
     },
     Find {
@@ -224,7 +227,7 @@ impl Custodian {
 
     fn change(&mut self, request: Request) {
         match request {
-            Request::Take { draft, reply } => self.take(*draft, reply),
+            Request::Take { draft, received, reply } => self.take(*draft, received, reply),
             Request::Find { identity, reply } => {
                 // It may have been appended in this very turn: the yes waits for the sync.
                 let found = self.find(&identity);
@@ -440,6 +443,8 @@ impl Custodian {
     fn tick(&mut self, now: Monotonic, wall: Timestamp) {
         self.adopt_built_ledger();
         self.wake_deferred(now);
+        let passed = self.schedule.fresh.pass(now);
+        self.wake_fresh(passed);
         if self.fact_log.dirty() && !self.sync(Which::Facts) {
             return;
         }
@@ -457,6 +462,8 @@ impl Custodian {
                     self.shared.stop.stop(format!("catching up with the logs failed: {e}"));
                 }
                 self.has_arrivals = true;
+                let before = self.peek_id();
+                self.schedule.fresh.begin(clock::now(), before);
                 self.wake_all();
             }
             Built::Failed(why) => {
@@ -542,12 +549,17 @@ impl Custodian {
         lock: Flock<File>,
     ) -> Self {
         let epoch = cargo_log.active_number();
+        let mut schedule = Schedule::default();
+        if config.followed {
+            schedule.fresh = Fresh::followed(origin_key(&config.node));
+            schedule.fresh.begin(clock::now(), CargoId(epoch << 32));
+        }
         Self {
             config,
             cargo_log,
             fact_log,
             ledger,
-            schedule: Schedule::default(),
+            schedule,
             yard,
             shared,
             metrics,

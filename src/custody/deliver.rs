@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::body::Body;
 use super::custodian::{Custodian, LedgerState};
 use super::fact::{Fact, StoredReceipt};
+use super::fresh::Woken;
 use super::ledger::{Key, Ledger, LedgerError, tail_u64};
 use super::rows::{
     CargoId, DestinationNumber, LARGE_BYTES, attention_key, class_prefix, deferred_key,
@@ -298,6 +299,18 @@ impl Custodian {
             {
                 self.woken.insert(destination);
             }
+        }
+    }
+
+    /// Says that images may leave now that had to wait.
+    pub(super) fn wake_fresh(&mut self, woken: Woken) {
+        if woken.in_vain > 0 {
+            self.metrics.unjudged.inc_by(woken.in_vain);
+            tracing::warn!(images = woken.in_vain, "images leave without having been looked at");
+        }
+        self.woken.extend(woken.some);
+        if woken.all {
+            self.wake_all();
         }
     }
 

@@ -7,7 +7,9 @@ use minicbor::{Decode, Encode};
 
 use super::register::{Book, Change};
 use super::state::DutyState;
-use crate::cargo::{Assignment, DestinationName, Envelope, Identity, NodeName, StudyKey, Urgency};
+use crate::cargo::{
+    Assignment, DestinationName, Envelope, Identity, NodeName, Sha256, StudyKey, Urgency,
+};
 use crate::clock::Timestamp;
 
 /// The head of a cargo record: the envelope and what was decided at acceptance, so that one record
@@ -31,6 +33,9 @@ pub(super) struct CargoHead {
     /// identity is in custody already is decided when the record is applied.
     #[n(4)]
     pub unchecked: bool,
+    /// Present when it was corrected by its order: the digest of the bytes as received.
+    #[n(5)]
+    pub received: Option<Sha256>,
 }
 
 /// Number of [`Fact::Entered`], and of its changes.
@@ -82,6 +87,9 @@ pub(super) enum Fact {
         /// When the bytes were given back.
         #[n(5)]
         at: Timestamp,
+        /// As in the head of its record.
+        #[n(6)]
+        received: Option<Sha256>,
     },
     /// The tombstone's time is over.
     #[n(2)]

@@ -40,7 +40,10 @@ impl Custodian {
             let LedgerState::Ready(view) = &self.ledger else { return Ok(None) };
             let Some(row) = view.cargo(id)? else { continue };
             let duty = |d: &DutyRow| (view.name(d.destination).clone(), d.state.name());
-            let duties: Vec<_> = row.duties.iter().map(duty).collect();
+            // Where a corrected version has taken the place of it, that one is signed for.
+            let replaced = versions.0.iter().any(|v| v.corrects(&version.digest));
+            let counts = |d: &&DutyRow| !(replaced && d.state.name() == StateName::Dismissed);
+            let duties: Vec<_> = row.duties.iter().filter(counts).map(duty).collect();
             match &mut found {
                 Some(first) => {
                     first.unrouted |= row.is_unrouted();

@@ -12,7 +12,11 @@ use crate::cargo::{DestinationName, StudyKey};
 
 impl Custodian {
     /// The images of a study after number `after`.
-    fn members(&self, study: StudyKey, after: CargoId) -> Result<Vec<CargoId>, LedgerError> {
+    pub(super) fn members(
+        &self,
+        study: StudyKey,
+        after: CargoId,
+    ) -> Result<Vec<CargoId>, LedgerError> {
         let LedgerState::Ready(view) = &self.ledger else { return Ok(Vec::new()) };
         let from = member_key(study, CargoId(0));
         let prefix = from[..9].to_vec();

@@ -22,9 +22,11 @@
 
 mod assembly;
 mod body;
+pub mod correction;
 mod custodian;
 mod deliver;
 mod fact;
+mod fresh;
 pub mod holding;
 mod holds;
 mod leap;
@@ -105,7 +107,8 @@ pub struct Config {
     /// Nodes that are told what becomes of their cargo here: those that a tunnel reaches.
     pub told: BTreeSet<NodeName>,
     /// Whether somebody follows [`Custody::arrivals`] and says how far ([`Custody::looked_at`]):
-    /// nothing is reclaimed that was not looked at.
+    /// nothing is reclaimed that was not looked at, and images of this node leave only after their
+    /// holds are put ([`Custody::may_leave`]), or 5 s after they have come.
     pub followed: bool,
 }
 
@@ -155,6 +158,7 @@ pub struct Kept {
     cargo: CargoId,
     new: bool,
     conflict: bool,
+    corrected: bool,
     at: Timestamp,
 }
 
@@ -172,6 +176,11 @@ impl Kept {
     /// True when the same key came before with other bytes: this version is held for a person.
     pub const fn is_conflict(&self) -> bool {
         self.conflict
+    }
+
+    /// True when what is in custody was corrected by its order, and differs from what was received.
+    pub const fn is_corrected(&self) -> bool {
+        self.corrected
     }
 
     /// When it was first taken into custody.
@@ -392,17 +401,8 @@ impl Custody {
     /// # Errors
     ///
     /// [`TakeError`]: nothing was kept, and whoever hands it over still has it.
-    pub async fn take(&self, mut draft: Draft) -> Result<Kept, TakeError> {
-        if let assembly::AssembledStore::File(file) = &mut draft.body.store {
-            file.settle(&self.shared.stop).await.map_err(|e| match e {
-                AssembleError::Full(why) => TakeError::Full(why),
-                AssembleError::Stopped => TakeError::Stopped,
-                other => TakeError::Io(other.to_string()),
-            })?;
-        }
-        self.send(|reply| Request::Take { draft: Box::new(draft), reply })
-            .await
-            .unwrap_or(Err(TakeError::Stopped))
+    pub async fn take(&self, draft: Draft) -> Result<Kept, TakeError> {
+        self.take_as(draft, None).await
     }
 
     /// The yes to cargo that is in custody already, or was and has a tombstone.

@@ -126,7 +126,7 @@ impl Custodian {
             urgency: Urgency::Routine,
             hold: None,
         }];
-        self.record(envelope, body, to, None).is_ok()
+        self.record(envelope, body, to, (None, None)).is_ok()
     }
 
     /// Keeps what a note says. `writer` is the node that wrote it.

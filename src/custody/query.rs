@@ -450,6 +450,16 @@ impl Custody {
         self.shared.looked_at.store(upto.0, Ordering::Relaxed);
     }
 
+    /// Whoever follows arrivals has put its holds on all images up to this number: the others among
+    /// them may leave now. Does not wait for the custodian.
+    pub async fn may_leave(&self, upto: CargoId) {
+        let look = Box::new(move |custodian: &mut Custodian| {
+            let woken = custodian.schedule.fresh.clear(upto);
+            custodian.wake_fresh(woken);
+        });
+        let _ = self.requests.send(Request::Look(look)).await;
+    }
+
     /// Changes whenever cargo has come, or the ledger is ready. A hint to look.
     pub fn arrived(&self) -> watch::Receiver<u64> {
         self.shared.arrived.subscribe()
@@ -511,7 +521,7 @@ impl Custodian {
         Some(Arrival { cargo, kept_at, envelope, body })
     }
 
-    fn read_for_routing(&mut self, id: CargoId) -> Option<(CargoId, Envelope, Body)> {
+    pub(super) fn read_for_routing(&mut self, id: CargoId) -> Option<(CargoId, Envelope, Body)> {
         let (head, record, place) = self.head_of(id)?;
         let (file, _) = self.cargo_log.file(place.segment).ok()?;
         let sha256 = super::take::claimed(&head.envelope);

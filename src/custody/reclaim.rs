@@ -205,6 +205,7 @@ impl Custodian {
             ends,
             kept_at: row.kept_at,
             at,
+            received: head.received,
         };
         self.state(&fact).ok()?;
         Some((place, record))

@@ -1,11 +1,14 @@
 //! The rows of the ledger and their keys. See [`super::ledger`] for the table.
 
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
 use super::ledger::Key;
 use super::log::Place;
 use super::state::{DutyState, StateName};
-use crate::cargo::{CargoKind, DestinationName, Hasher, Identity, NodeName, StudyKey, Urgency};
+use crate::cargo::{
+    CargoKind, DestinationName, Hasher, Identity, NodeName, Sha256, StudyKey, Urgency,
+};
 use crate::clock::Timestamp;
 
 /// This node's number for a piece of cargo: the number of the segment that it first entered, then
@@ -73,6 +76,9 @@ pub(super) struct CargoRow {
     /// Where it goes.
     #[n(12)]
     pub duties: Vec<DutyRow>,
+    /// It was corrected by its order before this node took it.
+    #[cbor(n(13), default)]
+    pub corrected: bool,
 }
 
 impl CargoRow {
@@ -143,6 +149,21 @@ pub(super) struct Version {
     /// Its number.
     #[n(1)]
     pub cargo: u64,
+    /// The same of the bytes as received, where it was corrected.
+    #[n(2)]
+    pub received: Option<ByteArray<16>>,
+}
+
+impl Version {
+    pub(super) fn new(identity: &Identity, cargo: CargoId, received: Option<&Sha256>) -> Self {
+        let received = received.map(|r| ByteArray::from(digest_of(r)));
+        Self { digest: digest_key(identity), cargo: cargo.0, received }
+    }
+
+    /// Whether it is a correction of the version with this digest.
+    pub(super) fn corrects(&self, digest: &[u8]) -> bool {
+        self.received.is_some_and(|own| own[..] == *digest)
+    }
 }
 
 /// One study of one origin.
@@ -213,7 +234,11 @@ pub(super) fn identity_key(identity: &Identity) -> [u8; 16] {
 
 /// The first sixteen bytes of the identity's digest.
 pub(super) fn digest_key(identity: &Identity) -> [u8; 16] {
-    identity.sha256.0[..16].try_into().expect("32 bytes hold 16")
+    digest_of(&identity.sha256)
+}
+
+fn digest_of(sha256: &Sha256) -> [u8; 16] {
+    sha256.0[..16].try_into().expect("32 bytes hold 16")
 }
 
 /// `c`

@@ -7,12 +7,15 @@
 //!   or one busy hospital does not starve the rest.
 //! - Within a study, in order of acceptance.
 //!
+//! An image that was not looked at yet ([`Fresh`]) ends its study for this time.
+//!
 //! Leases live here, in memory. A leased duty stays in the ready queue; a cursor per study makes
 //! skipping the leased ones cheap.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use super::fresh::Fresh;
 use super::rows::{CargoId, DestinationNumber};
 use crate::cargo::Urgency;
 use crate::clock::Monotonic;
@@ -100,6 +103,8 @@ pub(super) struct Schedule {
     turns: HashMap<Class, Turns>,
     credits: HashMap<DestinationNumber, [u64; 4]>,
     leased: HashMap<(DestinationNumber, CargoId), Pick>,
+    /// What may not leave yet.
+    pub(super) fresh: Fresh,
     deferred: BTreeMap<(Monotonic, DestinationNumber, CargoId), ()>,
 }
 
@@ -163,14 +168,29 @@ impl Schedule {
         let turns = self.turns.entry(class).or_default();
         let mut last_origin = turns.origin;
         let mut last_study: HashMap<u32, u64> = HashMap::new();
+        let mut first_study: HashMap<u32, u64> = HashMap::new();
+        // Origins of which every study was looked at, and how many of them in a row.
+        let (mut over, mut in_a_row) = (HashSet::new(), 0);
         for _ in 0..STUDIES_PER_PICK {
             let Some(origin) = after_origin(ready, class, last_origin)? else { return Ok(None) };
+            last_origin = Some(origin);
             let seen = last_study.get(&origin).or_else(|| turns.study.get(&origin)).copied();
             let Some(study) = after_study(ready, class, origin, seen)? else { return Ok(None) };
+            let known = first_study.get(&origin) == Some(&study);
+            if over.contains(&origin) || known {
+                over.insert(origin);
+                in_a_row += 1;
+                if in_a_row > over.len() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            in_a_row = 0;
+            first_study.entry(origin).or_insert(study);
             let cursor = turns.cursors.get(&(origin, study)).map_or(0, |c| c.next);
             let mut from = Spot { origin, study, cargo: cursor };
             while let Some((spot, length)) = ready.first_from(class, from)? {
-                if (spot.origin, spot.study) != (origin, study) {
+                if (spot.origin, spot.study) != (origin, study) || self.fresh.holds(spot) {
                     break;
                 }
                 let cargo = CargoId(spot.cargo);
@@ -180,7 +200,6 @@ impl Schedule {
                 from.cargo = spot.cargo + 1;
             }
             last_study.insert(origin, study);
-            last_origin = Some(origin);
         }
         Ok(None)
     }
@@ -390,6 +409,43 @@ mod tests {
         q.add(Urgency::Routine, 1, 1, 2, 500);
         s.rewind(0);
         assert_eq!(s.pick(&q, 0, [true; 4], Size::Any).unwrap().unwrap().cargo, CargoId(2));
+    }
+
+    #[test]
+    fn an_image_that_was_not_looked_at_is_passed_over_and_other_origins_are_not() {
+        let (mut q, mut s) = (Queue::default(), Schedule::default());
+        s.fresh = Fresh::followed(1);
+        (0..3).for_each(|n| q.add(Urgency::Stat, 1, n, n, 500));
+        q.add(Urgency::Stat, 2, 9, 10, 500);
+        let now = Monotonic(Duration::from_secs(10));
+        (0..3).for_each(|n| assert!(s.fresh.take(now, CargoId(n + 100), Vec::new())));
+        (0..3).for_each(|n| q.add(Urgency::Stat, 1, n, n + 100, 500));
+        let taken: Vec<u64> = drain(&mut q, &mut s, 9).iter().map(|p| p.cargo.0).collect();
+        assert_eq!(taken.len(), 4, "{taken:?}");
+        assert!(taken.iter().all(|n| *n < 100), "{taken:?}");
+        s.fresh.clear(CargoId(101));
+        let taken: Vec<u64> = drain(&mut q, &mut s, 9).iter().map(|p| p.cargo.0).collect();
+        assert_eq!(taken, [100, 101]);
+    }
+
+    #[test]
+    fn a_pick_that_finds_nothing_asks_about_each_study_once() {
+        struct Counted(Queue, std::cell::Cell<u32>);
+        impl Ready for Counted {
+            type Error = Infallible;
+            fn first_from(&self, c: Class, from: Spot) -> Result<Option<(Spot, u64)>, Infallible> {
+                self.1.set(self.1.get() + 1);
+                self.0.first_from(c, from)
+            }
+        }
+        let mut s = Schedule::default();
+        let mut q = Queue::default();
+        (0..4).for_each(|n| q.add(Urgency::Stat, n as u32 % 2, n, n, 500));
+        let q = Counted(q, std::cell::Cell::new(0));
+        (0..4).for_each(|_| assert!(s.pick(&q, 0, [true; 4], Size::Any).unwrap().is_some()));
+        q.1.set(0);
+        assert_eq!(s.pick(&q, 0, [true; 4], Size::Any), Ok(None));
+        assert!(q.1.get() < 60, "{} questions", q.1.get());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use tokio::sync::oneshot;
 
 use super::assembly::{Assembled, AssembledStore};
+use super::correction::Before;
 use super::custodian::{Custodian, LedgerState};
 use super::fact::{self, CargoHead, Fact};
 use super::log::{AppendError, Place};
@@ -22,8 +23,13 @@ use crate::clock;
 const OVERHEAD_BYTES: u64 = 2048;
 
 impl Custodian {
-    pub(super) fn take(&mut self, draft: Draft, reply: oneshot::Sender<Result<Kept, TakeError>>) {
-        let result = self.keep(draft);
+    pub(super) fn take(
+        &mut self,
+        draft: Draft,
+        received: Option<Sha256>,
+        reply: oneshot::Sender<Result<Kept, TakeError>>,
+    ) {
+        let result = self.keep(draft, received);
         match &result {
             Ok(kept) if !kept.is_new() => self.metrics.kept_already.inc(),
             Ok(_) => {}
@@ -35,7 +41,7 @@ impl Custodian {
         }));
     }
 
-    fn keep(&mut self, draft: Draft) -> Result<Kept, TakeError> {
+    fn keep(&mut self, draft: Draft, received: Option<Sha256>) -> Result<Kept, TakeError> {
         let Draft { envelope, body, mut assignments } = draft;
         debug_assert_eq!(envelope.identity.sha256, body.sha256(), "the identity is the body's");
         let known = match self.view() {
@@ -46,10 +52,28 @@ impl Custodian {
             self.ledger_failed(&e);
             TakeError::Stopped
         })?;
+        let before = received.map(|received| self.corrected_before(&envelope.identity, received));
+        let before = before.transpose().map_err(|e| {
+            self.ledger_failed(&e);
+            TakeError::Stopped
+        })?;
         let mut conflict = None;
         match known {
+            _ if let Some(Before::Corrected(id, row)) = &before => {
+                let (id, row) = (*id, row.clone());
+                if is_damaged(&row) {
+                    return self.replace(id, &row, envelope, body, assignments, received);
+                }
+                self.needs_cargo_sync();
+                return Ok(kept(id, &row, false));
+            }
+            // The bytes as received cannot stand for those that were corrected.
+            Known::Same(id, row) if row.present && row.corrected && is_damaged(&row) => {
+                conflict = Some(self.difference(id, &envelope, &body));
+                self.metrics.conflicts.inc();
+            }
             Known::Same(id, row) if row.present && is_damaged(&row) => {
-                return self.replace(id, &row, envelope, body, assignments);
+                return self.replace(id, &row, envelope, body, assignments, None);
             }
             Known::Same(id, row) if row.present => {
                 self.route_again(id, &assignments)?;
@@ -64,6 +88,7 @@ impl Custodian {
                     return Ok(kept(id, &row, false));
                 }
             }
+            Known::Other(_) if matches!(before, Some(Before::Received)) => {}
             Known::Other(first) => {
                 conflict = Some(self.difference(first, &envelope, &body));
                 self.metrics.conflicts.inc();
@@ -71,7 +96,7 @@ impl Custodian {
             Known::No => {}
         }
         self.admit(&envelope, &assignments)?;
-        self.record(envelope, body, assignments, conflict)
+        self.record(envelope, body, assignments, (conflict, received))
     }
 
     /// True when a tombstone's duty to that destination has ended.
@@ -109,7 +134,7 @@ impl Custodian {
         envelope: Envelope,
         body: Assembled,
         assignments: Vec<Assignment>,
-        conflict: Option<String>,
+        (conflict, received): (Option<String>, Option<Sha256>),
     ) -> Result<Kept, TakeError> {
         let at = clock::wall();
         let id = self.next_id();
@@ -120,17 +145,20 @@ impl Custodian {
             assignments,
             conflict,
             unchecked: matches!(self.ledger, LedgerState::Building(_)),
+            received,
         };
         let note = self.note_in(&head.envelope, &body);
         let (place, record) = self.write_record(id, &head, body)?;
         let urgency = head.envelope.urgency.as_str();
         self.metrics.kept.with_label_values(&[urgency]).inc();
         self.metrics.kept_bytes.with_label_values(&[urgency]).inc_by(length);
-        self.apply_new(place, &record, &head);
+        let waits = self.waits(id, &head);
+        self.apply_new(place, &record, &head, !waits);
         if let Some(note) = note {
             self.read_note(&head.envelope.identity.origin, &note);
         }
-        Ok(Kept { cargo: id, new: true, conflict: head.conflict.is_some(), at })
+        let (conflict, corrected) = (head.conflict.is_some(), head.received.is_some());
+        Ok(Kept { cargo: id, new: true, conflict, corrected, at })
     }
 
     /// Puts another copy in the place of one that the disk has spoilt, under the same number. What
@@ -142,16 +170,19 @@ impl Custodian {
         envelope: Envelope,
         body: Assembled,
         assignments: Vec<Assignment>,
+        received: Option<Sha256>,
     ) -> Result<Kept, TakeError> {
         self.admit(&envelope, &assignments)?;
-        let conflict = row.conflict.then(|| match self.head_of(id) {
-            Some((head, ..)) => head.conflict.unwrap_or_default(),
+        let former = self.head_of(id).map(|(head, ..)| head);
+        let conflict = row.conflict.then(|| match &former {
+            Some(head) => head.conflict.clone().unwrap_or_default(),
             None => "the record that said how it differs is damaged".into(),
         });
         let kept_at = row.kept_at;
-        let head = CargoHead { envelope, kept_at, assignments, conflict, unchecked: false };
+        let head =
+            CargoHead { envelope, kept_at, assignments, conflict, unchecked: false, received };
         let (place, record) = self.write_record(id, &head, body)?;
-        self.apply_new(place, &record, &head);
+        self.apply_new(place, &record, &head, true);
         tracing::warn!(cargo = %id, "a damaged piece was sent again: the new copy takes its place");
         let damaged = row.duties.iter().filter(|d| is_damage(&d.state)).map(|d| d.destination);
         for number in damaged {
@@ -222,12 +253,22 @@ impl Custodian {
         }
     }
 
-    fn apply_new(&mut self, place: Place, record: &Record, head: &CargoHead) {
+    /// Whether an image of this node is to be looked at before it may leave.
+    fn waits(&mut self, id: CargoId, head: &CargoHead) -> bool {
+        let envelope = &head.envelope;
+        if envelope.kind != CargoKind::Image || envelope.identity.origin != self.config.node {
+            return false;
+        }
+        let to = head.assignments.iter().map(|a| a.destination.clone()).collect();
+        self.schedule.fresh.take(clock::now(), id, to)
+    }
+
+    fn apply_new(&mut self, place: Place, record: &Record, head: &CargoHead, wake: bool) {
         let Some(view) = self.view() else { return };
         match view.apply_cargo(place, record, head) {
             Ok(_) => {
                 self.has_arrivals = true;
-                for assignment in &head.assignments {
+                for assignment in head.assignments.iter().filter(|_| wake) {
                     self.woken.insert(assignment.destination.clone());
                 }
             }
@@ -392,7 +433,8 @@ fn is_open(state: &DutyState) -> bool {
 }
 
 const fn kept(id: CargoId, row: &CargoRow, new: bool) -> Kept {
-    Kept { cargo: id, new, conflict: row.conflict, at: row.kept_at }
+    let CargoRow { conflict, corrected, kept_at, .. } = *row;
+    Kept { cargo: id, new, conflict, corrected, at: kept_at }
 }
 
 /// The digest that an envelope claims.

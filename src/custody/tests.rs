@@ -8,7 +8,9 @@ use super::*;
 use crate::cargo::{CargoKind, Sha256};
 
 mod arrivals;
+mod correction;
 mod cut;
+mod fresh;
 mod holding;
 mod register;
 

@@ -123,8 +123,11 @@ impl View {
         let versions: Option<Versions> = self.ledger.get(&versions_key(&identity_key(identity)))?;
         let Some(versions) = versions else { return Ok(Known::No) };
         let digest = digest_key(identity);
+        // What another node corrected is another version here: receipts are for exact bytes.
+        let own = identity.origin == self.node;
+        let same = |v: &&Version| v.digest == digest || (own && v.corrects(&digest));
         // The newest of the same digest: an older one may be a tombstone.
-        for version in versions.0.iter().rev().filter(|v| v.digest == digest) {
+        for version in versions.0.iter().rev().filter(same) {
             let id = CargoId(version.cargo);
             if let Some(row) = self.cargo(id)? {
                 return Ok(Known::Same(id, row));
@@ -187,9 +190,10 @@ impl View {
             foreign: envelope.identity.origin != self.node,
             tombstone: None,
             duties: Vec::new(),
+            corrected: head.received.is_some(),
         };
         let mut versions: Versions = self.ledger.get(&versions_key(&identity))?.unwrap_or_default();
-        versions.0.push(Version { digest: digest_key(&envelope.identity), cargo: id.0 });
+        versions.0.push(Version::new(&envelope.identity, id, head.received.as_ref()));
         self.ledger.put(versions_key(&identity), &versions)?;
         self.count_live(place.segment, 1)?;
         self.totals.present += 1;
@@ -352,7 +356,7 @@ impl View {
             Fact::Duty { cargo, destination, urgency, state, .. } => {
                 self.set_duty(CargoId(*cargo), destination, *urgency, state, place)
             }
-            Fact::Reclaimed { cargo, identity, study, ends, kept_at, at } => {
+            Fact::Reclaimed { cargo, identity, study, ends, kept_at, at, received } => {
                 let id = CargoId(*cargo);
                 match self.cargo(id)? {
                     Some(row) if row.present => self.bury(id, row, place, *at),
@@ -360,7 +364,10 @@ impl View {
                         row.tombstone = Some(place);
                         self.ledger.put(cargo_key(id), &row)
                     }
-                    None => self.raise_tombstone(id, identity, *study, ends, *kept_at, *at, place),
+                    None => {
+                        let version = Version::new(identity, id, received.as_ref());
+                        self.raise_tombstone(version, identity, *study, ends, *kept_at, *at, place)
+                    }
                 }
             }
             Fact::Forgotten { cargo } => self.forget(CargoId(*cargo)),
@@ -473,7 +480,7 @@ impl View {
     #[expect(clippy::too_many_arguments, reason = "the fields of one fact")]
     fn raise_tombstone(
         &mut self,
-        id: CargoId,
+        version: Version,
         identity: &Identity,
         study: StudyKey,
         ends: &[super::fact::End],
@@ -481,6 +488,7 @@ impl View {
         at: Timestamp,
         place: Place,
     ) -> Result<(), LedgerError> {
+        let id = CargoId(version.cargo);
         let key = identity_key(identity);
         let mut row = CargoRow {
             place: Place::default(),
@@ -496,13 +504,14 @@ impl View {
             foreign: identity.origin != self.node,
             tombstone: Some(place),
             duties: Vec::new(),
+            corrected: version.received.is_some(),
         };
         for end in ends {
             let number = self.number(&end.destination)?;
             self.begin_duty(id, &mut row, number, end.urgency, end.state.clone(), None)?;
         }
         let mut versions: Versions = self.ledger.get(&versions_key(&key))?.unwrap_or_default();
-        versions.0.push(Version { digest: digest_key(identity), cargo: id.0 });
+        versions.0.push(version);
         versions.0.sort_by_key(|v| v.cargo);
         self.ledger.put(versions_key(&key), &versions)?;
         self.totals.tombstones += 1;

@@ -8,6 +8,8 @@
 //! of undefined length by an explicit stack of at most [`DEPTH_MAX`] levels. Values are taken up
 //! to [`VALUE_LENGTH_MAX`] bytes; the number of elements is at most [`ELEMENTS_MAX`].
 
+pub(super) mod spans;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 
@@ -162,7 +164,7 @@ fn read_deflated(bytes: &[u8], complete: bool) -> Reading {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     ImplicitLittle,
     ExplicitLittle,
     ExplicitBig,

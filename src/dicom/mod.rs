@@ -10,6 +10,8 @@ pub mod command;
 
 pub mod commitment;
 
+pub mod correct;
+
 pub mod dataset;
 
 pub mod fault;

@@ -15,6 +15,7 @@
 //! | `association` | the acceptor's states of PS3.8 9.2 |
 //! | `message` | how fragments make command sets and data sets (PS3.7 6.3) |
 //! | `store` | one C-STORE: into custody, and the answer |
+//! | `correct` | what an order wants of an image, before custody takes it |
 //! | `perform` | one request of another service, and the answer |
 //! | `services` | what the other services ask of the rest of the node |
 //! | `connection` | one socket: reads, writes, timeouts |
@@ -29,6 +30,8 @@ pub mod access;
 pub mod association;
 
 pub mod connection;
+
+pub mod correct;
 
 pub mod listener;
 

@@ -3,6 +3,7 @@
 //! | status | when |
 //! |---|---|
 //! | 0000 | custody has given its [`Kept`] |
+//! | B000 | the same, for a version that was corrected as its order says (`correct`) |
 //! | A700 | no room, object too large, disk trouble, or the node is stopping: send again later |
 //! | A900 | the SOP Instance or Class UID of the data set is not the command's |
 //! | C000 | the data set is empty, or no first element can be read in its transfer syntax |
@@ -25,7 +26,10 @@ use crate::dicom::{UID_LENGTH_MAX, is_uid};
 use crate::routing::{Subject, Table};
 
 use super::Config;
+use dicom_core::Tag;
+
 use super::access::Admitted;
+use super::correct::{Answer, take_corrected};
 use super::negotiation::{Context, is_storage};
 
 /// Most bytes of a refused data set that are read before the association is aborted: a little
@@ -40,6 +44,11 @@ pub trait Router: Send + Sync + 'static {
     /// The destinations of an image. None: it is kept and shown as unrouted. The envelope's
     /// urgency is not yet set: it is what this decides.
     fn assign(&self, envelope: &Envelope, header: &Header) -> Vec<Assignment>;
+
+    /// What the order of an image wants of it, where a route says `correct`. Must not take long.
+    fn correct<'a>(&'a self, _: &'a Envelope, _: &'a Header) -> Answer<'a> {
+        Box::pin(async { None })
+    }
 }
 
 /// The routing table as it stands.
@@ -150,7 +159,7 @@ pub struct Answered {
 }
 
 /// A failure, and what custody says about it.
-type Because = (Failure, Option<String>);
+pub(super) type Because = (Failure, Option<String>);
 
 impl Store {
     /// Begins with a request.
@@ -201,7 +210,7 @@ impl Store {
         let body = assembly.finish();
         let length = Some(body.len());
         let (response, why) = match take(custody, router, peer, &request, &context, body).await {
-            Ok(kept) => (success(&request, &kept), None),
+            Ok((kept, changed)) => (success(&request, &kept, changed), None),
             Err((failure, why)) => (refusal(&request, failure), why),
         };
         Answered { response, length, why }
@@ -215,7 +224,7 @@ async fn take(
     request: &StoreRequest,
     context: &Context,
     body: Assembled,
-) -> Result<Kept, Because> {
+) -> Result<(Kept, Vec<Tag>), Because> {
     let complete = body.head().len() as u64 == body.len();
     let (header, flags) =
         examine(request, context, body.head(), complete).map_err(|failure| (failure, None))?;
@@ -230,8 +239,18 @@ async fn take(
     if let Some(most_urgent) = assignments.iter().map(|a| a.urgency).min() {
         envelope.urgency = most_urgent;
     }
-    let kept = custody.take(Draft { envelope, body, assignments }).await;
-    kept.map_err(|e| ((&e).into(), Some(e.to_string())))
+    // While the ledger is being rebuilt nobody knows, and nobody is waited for.
+    let correction = match custody.summary().ready {
+        true => router.correct(&envelope, &header).await,
+        false => None,
+    };
+    let draft = Draft { envelope, body, assignments };
+    let taken = match correction {
+        Some(correction) => take_corrected(custody, draft, &correction).await?,
+        None => (custody.take(draft).await, Vec::new()),
+    };
+    let kept = taken.0.map_err(|e| ((&e).into(), Some(e.to_string())))?;
+    Ok((kept, taken.1))
 }
 
 /// Whether the command can be served at all.
@@ -321,14 +340,22 @@ fn envelope(
     }
 }
 
-/// The one answer that says 0000: it takes custody's token.
-fn success(request: &StoreRequest, kept: &Kept) -> Response {
+/// The one answer that says yes, 0000 or B000: it takes custody's token.
+fn success(request: &StoreRequest, kept: &Kept, changed: Vec<Tag>) -> Response {
     tracing::debug!(
         cargo = kept.cargo().0,
         new = kept.is_new(),
         conflict = kept.is_conflict(),
         "image kept"
     );
+    if kept.is_corrected() {
+        return Response {
+            status: status::COERCED,
+            offending: changed.iter().map(|tag| (tag.group(), tag.element())).collect(),
+            comment: "kept as its order says; see Original Attributes".into(),
+            ..response(request)
+        };
+    }
     Response { status: status::SUCCESS, ..response(request) }
 }
 

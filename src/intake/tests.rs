@@ -47,6 +47,7 @@ async fn site(data: &Path, limits: Limits) -> Site {
         urgency: Some(Urgency::Stat),
         hold: None,
         last: false,
+        correct: false,
     };
     let allow = Allow { ae_title: None, network: "127.0.0.0/8".parse().unwrap() };
     let intake = Intake {

@@ -179,6 +179,7 @@ impl Node {
             let end = asking.clone();
             let (desk, task) = registrar::start(registrar, custody, ways, asks, metrics, end);
             tasks.push(task);
+            router.ask(&desk);
             desk
         });
         let (sources, end) = (config.worklists()?, accepting.child_token());

@@ -1,7 +1,7 @@
 //! Asks the rules in force where cargo goes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,7 +10,7 @@ use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope};
 use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
-use crate::orders::registrar::{HeldStudies, PriorStudies, Receivers, UNTIL_MATCHED, Ways};
+use crate::orders::registrar::{Desk, HeldStudies, PriorStudies, Receivers, UNTIL_MATCHED, Ways};
 use crate::routing::{Subject, Table};
 use crate::{intake, ops, tunnel};
 
@@ -30,6 +30,8 @@ pub(super) struct TableRouter {
     nodes: BTreeSet<DestinationName>,
     /// Destinations that take orders by HL7, as they stand at each question.
     receivers: Arc<ArcSwap<Receivers>>,
+    /// Who knows what orders say, where somebody does.
+    desk: OnceLock<Desk>,
 }
 
 impl TableRouter {
@@ -45,12 +47,18 @@ impl TableRouter {
             priors: PriorStudies::default(),
             nodes: nodes.collect(),
             receivers,
+            desk: OnceLock::new(),
         }
     }
 
     /// Where a reload tells how receivers of HL7 take orders.
     pub(super) fn receivers(&self) -> Arc<ArcSwap<Receivers>> {
         self.receivers.clone()
+    }
+
+    /// Whom to ask what orders say of images that come.
+    pub(super) fn ask(&self, desk: &Desk) {
+        let _ = self.desk.set(desk.clone());
     }
 
     /// Where the studies are told whose images wait for a person.
@@ -106,6 +114,14 @@ impl Ways for TableRouter {
     fn receivers(&self) -> Arc<Receivers> {
         self.receivers.load_full()
     }
+
+    fn corrects_any(&self) -> bool {
+        self.routes.load().corrects_any()
+    }
+
+    fn corrects(&self, envelope: &Envelope, attribute: &dyn Fn(&str) -> Option<String>) -> bool {
+        self.routes.load().corrects(&Subject { envelope, attribute })
+    }
 }
 
 fn assign(table: &Table, envelope: &Envelope, header: Option<&Header>) -> Vec<Assignment> {
@@ -137,6 +153,20 @@ impl intake::Router for TableRouter {
             to.iter_mut().filter(|a| a.hold.is_none()).for_each(|a| a.hold = Some(why.clone()));
         }
         to
+    }
+
+    fn correct<'a>(
+        &'a self,
+        envelope: &'a Envelope,
+        header: &'a Header,
+    ) -> intake::correct::Answer<'a> {
+        let attribute = |keyword: &str| {
+            let tag = header::tag_of(keyword)?;
+            header.attribute(tag).map(str::to_owned)
+        };
+        let wanted = Ways::corrects(self, envelope, &attribute);
+        let desk = self.desk.get().filter(|_| wanted);
+        Box::pin(async move { desk?.correction(envelope, header).await })
     }
 }
 

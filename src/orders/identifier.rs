@@ -256,6 +256,20 @@ enum Script {
     Ideographic,
 }
 
+/// Names as one PN (PS3.5 6.2): alphabetic, ideographic and phonetic group joined by `=`; the first
+/// of each script counts, and one that has groups already counts for all.
+pub fn pn_of(names: &[String]) -> String {
+    if let Some(whole) = names.iter().find(|name| name.contains('=')) {
+        return whole.clone();
+    }
+    // Katakana of half width stand in the alphabetic group (PS3.5 H.3.2).
+    let plain = |c: char| c.is_ascii() || ('\u{ff61}'..='\u{ff9f}').contains(&c);
+    let group = |name: &str| if name.chars().all(plain) { Script::Latin } else { script(name) };
+    let of = |wanted| names.iter().find(|n| group(n) == wanted).map_or("", String::as_str);
+    let groups = [Script::Latin, Script::Ideographic, Script::Kana].map(of);
+    groups.join("=").trim_end_matches('=').to_owned()
+}
+
 fn script(name: &str) -> Script {
     let kanji = |c: char| ('\u{3400}'..='\u{9fff}').contains(&c) || ('\u{f900}'..).contains(&c);
     if name.chars().any(kanji) {

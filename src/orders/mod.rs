@@ -20,6 +20,7 @@
 //! clock that leaps can make a verdict early or late; it moves no image and deletes nothing.
 
 pub mod commitment;
+pub mod correction;
 pub mod evidence;
 pub mod history;
 pub mod identifier;

@@ -63,6 +63,8 @@ pub struct Rule {
     pub hold: Option<String>,
     /// No rule after this one is looked at when this one applies.
     pub last: bool,
+    /// What this rule sends is to be corrected as its order says.
+    pub correct: bool,
 }
 
 impl Rule {
@@ -135,6 +137,21 @@ impl Table {
         let mut to = union.assignments();
         to.retain(|assignment| self.takes(assignment, subject.envelope.kind));
         to
+    }
+
+    /// Whether any rule wants images to be corrected as their orders say.
+    pub fn corrects_any(&self) -> bool {
+        self.rules.iter().any(|rule| rule.correct)
+    }
+
+    /// Whether a rule that applies wants the subject to be corrected as its order says.
+    pub fn corrects(&self, subject: &Subject<'_>) -> bool {
+        for rule in self.rules.iter().filter(|rule| rule.applies(subject)) {
+            if rule.correct || rule.last {
+                return rule.correct;
+            }
+        }
+        false
     }
 
     /// As [`assign`](Self::assign), and says of every rule whether it applies and why not.

@@ -48,7 +48,7 @@ fn attribute(keyword: &str, pattern: &str) -> Condition {
 
 fn rule(name: &str, when: Vec<Condition>, to: &[&str]) -> Rule {
     let to = to.iter().map(|d| d.parse().unwrap()).collect();
-    Rule { name: name.into(), when, to, urgency: None, hold: None, last: false }
+    Rule { name: name.into(), when, to, urgency: None, hold: None, last: false, correct: false }
 }
 
 fn ask(rules: Vec<Rule>) -> Vec<(String, Urgency, Option<String>)> {
@@ -88,6 +88,22 @@ fn a_rule_that_says_last_ends_the_search_only_when_it_applies() {
     };
     assert_eq!(ask(vec![last(&["TELE_STAT"]), rule("b", vec![], &["y"])])[0].0, "y");
     assert_eq!(ask(vec![last(&["hikyaku"]), rule("b", vec![], &["y"])]).len(), 1);
+}
+
+#[test]
+fn an_image_is_corrected_when_a_rule_that_applies_says_so_and_is_reached() {
+    let of = |name: &str, modality: &str, last, correct| Rule {
+        last,
+        correct,
+        ..rule(name, vec![condition(Field::Modality, &[modality])], &["x"])
+    };
+    let corrects = |rules| {
+        let envelope = envelope();
+        Table::new(rules).corrects(&Subject { envelope: &envelope, attribute: &header })
+    };
+    assert!(corrects(vec![of("a", "CT", false, false), of("b", "CT", false, true)]));
+    assert!(!corrects(vec![of("a", "CT", false, false), of("b", "MR", false, true)]));
+    assert!(!corrects(vec![of("a", "CT", true, false), of("b", "CT", false, true)]));
 }
 
 #[test]
@@ -216,7 +232,7 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let one = (destinations, urgency, hold, any::<bool>()).prop_map(|(to, urgency, hold, ct)| {
         let when = vec![condition(Field::Modality, if ct { &["CT"] } else { &["MR"] })];
         let to = to.iter().map(|d| d.parse().unwrap()).collect();
-        Rule { name: "r".into(), when, to, urgency, hold, last: false }
+        Rule { name: "r".into(), when, to, urgency, hold, last: false, correct: false }
     });
     proptest::collection::vec(one, 0..8)
 }

@@ -34,6 +34,8 @@ pub mod field {
 pub mod status {
     /// Success.
     pub const SUCCESS: u16 = 0x0000;
+    /// C-STORE warning: kept, with data elements coerced.
+    pub const COERCED: u16 = 0xB000;
     /// C-FIND warning: as many matches as the service gives at a time, and there are more.
     pub const LIMIT_REACHED: u16 = 0xB001;
     /// No such attribute.

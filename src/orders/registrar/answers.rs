@@ -23,7 +23,8 @@ use crate::orders::words::Language;
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`, `recall`, `told` (to a RIS).
+    /// What kind: `order`, `image`, `evidence`, `verdict`, `decision`, `correction`, `recall`, `told` (to
+    /// a RIS).
     pub kind: &'static str,
     /// What, in words.
     pub what: String,
@@ -160,6 +161,7 @@ impl Registrar {
         if let Some(record) = &record {
             events.extend(recall_record::story(&record.source, &record.said));
         }
+        events.extend(self.corrections(id).await?);
         events.extend(dossier.link.iter().map(|link| {
             let what = match &link.order {
                 Some(order) => format!("linked to order {}", order.number),

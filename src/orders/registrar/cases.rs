@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use dicom_dictionary_std::tags;
 
 use super::keys::{
@@ -24,7 +25,7 @@ use super::withdrawn::{self, Seen};
 use super::{ARRIVALS_MAX, Registrar, header, keys, priors_in};
 use crate::cargo::{CargoKind, Envelope, peer_text};
 use crate::clock::Timestamp;
-use crate::custody::{Arrival, CargoId};
+use crate::custody::{Arrival, Body, CargoId};
 use crate::dicom::header::{Header, Reading, read, tag_of};
 use crate::orders::evidence::{Evidence, Statement};
 use crate::orders::instance::Instance;
@@ -207,6 +208,7 @@ impl Registrar {
             last = Some(arrival.cargo.0);
             match arrival.envelope.kind {
                 CargoKind::Image if !arrival.envelope.study.is_empty() => {
+                    self.note_correction(&arrival).await?;
                     let study = self.take_image(&arrival).await?;
                     self.take_key_object(&arrival, &study).await?;
                     touched.insert(study);
@@ -278,7 +280,7 @@ impl Registrar {
     }
 
     /// Who gives the patient numbers of a study's site, where nobody says.
-    fn issuer_of(&self, study: &StudyRef) -> String {
+    pub(super) fn issuer_of(&self, study: &StudyRef) -> String {
         match study.origin == self.config.node {
             true => self.config.patient_issuer.clone(),
             false => String::new(),
@@ -296,7 +298,10 @@ impl Registrar {
     }
 
     /// The orders that could be a study's, and where the study belongs.
-    async fn match_study(&self, dossier: &Dossier) -> Result<(Match, Vec<OrderRecord>), Stopped> {
+    pub(super) async fn match_study(
+        &self,
+        dossier: &Dossier,
+    ) -> Result<(Match, Vec<OrderRecord>), Stopped> {
         let mut found: BTreeMap<OrderKey, OrderRecord> = BTreeMap::new();
         let facts = &dossier.facts;
         for (kind, id) in study_numbers(facts) {
@@ -533,11 +538,16 @@ impl Dossier {
     }
 }
 
+/// The first bytes of an image; `None` when they cannot be read.
+pub(super) async fn read_head(body: &Body, max: usize) -> Option<Bytes> {
+    body.reader(0).next(max).await.ok()?
+}
+
 /// The header of an image; `None` when it cannot be read.
 async fn read_header(arrival: &Arrival) -> Option<Header> {
     let mut reading = None;
     for length in [HEAD_BYTES, LONG_HEAD_BYTES] {
-        let head = arrival.body.reader(0).next(length).await.ok()??;
+        let head = read_head(&arrival.body, length).await?;
         let complete = head.len() as u64 == arrival.body.len();
         match read(&head, &arrival.envelope.transfer_syntax, complete) {
             Reading::Header(header) => {

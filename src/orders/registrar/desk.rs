@@ -14,8 +14,11 @@ use super::new_order::{Entered, Flaw, NewOrder};
 use super::record::StudyRef;
 use super::roll::{Counts, Page, Row};
 use super::worklist::Shelf;
+use crate::cargo::Envelope;
 use crate::dicom::availability::Notice;
+use crate::dicom::correct::Correction;
 use crate::dicom::fault::Fault;
+use crate::dicom::header::Header;
 use crate::orders::order::OrderKey;
 use crate::orders::priors::Candidate;
 use crate::orders::recall;
@@ -61,6 +64,7 @@ pub(in crate::orders) enum Call {
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
     Counts { reply: Answer<Counts> },
+    Correction { image: Box<(Envelope, Header)>, reply: oneshot::Sender<Option<Correction>> },
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
     Announce { notice: Notice, caller: String, reply: oneshot::Sender<Result<(), Fault>> },
     Commitment { list: CommitmentList, reply: oneshot::Sender<Result<(), Fault>> },

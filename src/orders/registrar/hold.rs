@@ -1,9 +1,10 @@
 //! Images that wait: for a person, when they are another patient's than their order's, and for
 //! their order, where a route says [`UNTIL_MATCHED`].
 //!
-//! A hold is put on what custody has when the verdict says so; whoever routes images is told
-//! ([`HeldStudies`]), so that those that come later wait from the first moment. What a person
-//! releases stays released. What had left before the order was known cannot be held.
+//! A hold is put on what custody has when the verdict says so; custody lets no image leave before
+//! that, unless it has waited for some seconds. Whoever routes images is told ([`HeldStudies`]), so
+//! that those that come later wait from the first moment. What a person releases stays released.
+//! What had left before the order was known cannot be held.
 //! That a study's duties are to be held or released is part of its entry, until it is done.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,21 +26,21 @@ pub const UNTIL_MATCHED: &str = "until-matched";
 pub type HeldStudies = Arc<ArcSwap<BTreeMap<StudyKey, String>>>;
 
 /// Holds of routes that a verdict ends.
-const ENDED: &[&str] = &[UNTIL_MATCHED, "patient-mismatch", "wrong-worklist-entry"];
+pub(super) const ENDED: &[&str] = &[UNTIL_MATCHED, "patient-mismatch", "wrong-worklist-entry"];
 /// Who holds, in listings of duties.
-const BY: &str = "orders";
+pub(super) const BY: &str = "orders";
 /// Most studies that a start finds to be held or released.
 const HOLDS_MAX: usize = 100_000;
 
 /// What is to be done about the duties of a study.
-enum Todo {
+pub(super) enum Todo {
     Nothing,
     Hold,
     Release,
 }
 
 impl Dossier {
-    fn todo(&self, own: bool, until_matched: bool) -> Todo {
+    pub(super) fn todo(&self, own: bool, until_matched: bool) -> Todo {
         let hold = own && self.standing.as_ref().is_some_and(|s| s.hold.is_some());
         let matched = self.matched.order().is_some();
         match hold {
@@ -85,7 +86,21 @@ impl Registrar {
         self.held.store(Arc::new(held));
     }
 
-    /// Holds and releases, some studies at a time.
+    /// Lets custody send what was looked at, once all that is to be held is held; true when some of
+    /// it is still to be held.
+    pub(super) async fn let_leave(&mut self) -> bool {
+        if !self.holds.is_empty() {
+            return true;
+        }
+        if self.left < self.cursor.arrival {
+            self.left = self.cursor.arrival;
+            self.custody.may_leave(CargoId(self.left)).await;
+        }
+        false
+    }
+
+    /// Holds and releases, some studies at a time. What may have to be corrected first is released
+    /// later (`correct_some`).
     pub(super) async fn hold_and_release(&mut self) -> Result<(), Stopped> {
         let due: BTreeSet<StudyRef> = self.holds.iter().take(DUE_MAX).cloned().collect();
         for id in due {
@@ -93,29 +108,51 @@ impl Registrar {
             let (own, until_matched) = (id.origin == self.config.node, self.config.until_matched);
             let Some(study) = self.study(&id, None).await? else { continue };
             let dossier = study.dossier.clone();
-            let key = StudyKey::of(&id.origin, &id.study);
-            let after = CargoId(0);
-            let changed = match dossier.todo(own, until_matched) {
-                Todo::Nothing => Some(0),
+            match dossier.todo(own, until_matched) {
+                Todo::Nothing => self.settle_hold(&id, &dossier, 0).await?,
+                Todo::Release if self.corrects_first(&id, &dossier) => {}
+                Todo::Release => self.release(&id).await?,
                 Todo::Hold => {
+                    let key = StudyKey::of(&id.origin, &id.study);
                     let hold = dossier.standing.as_ref().and_then(|s| s.hold);
                     let reason = hold.map(word).unwrap_or_default();
-                    self.custody.hold_study(key, CargoId(dossier.held_to), reason, BY).await
+                    let after = CargoId(dossier.held_to);
+                    let held = self.custody.hold_study(key, after, reason, BY).await;
+                    self.settle_hold(&id, &dossier, held.ok_or(Stopped)?).await?;
                 }
-                Todo::Release => self.custody.release_study(key, after, ENDED, BY).await,
-            };
-            let changed = changed.ok_or(Stopped)?;
-            if changed > 0 {
-                tracing::info!(target: "audit", by = BY, changed, "duties held or released");
             }
-            let study = self.study(&id, None).await?.expect("just read");
+        }
+        Ok(())
+    }
+
+    /// Releases what waits of a study.
+    pub(super) async fn release(&mut self, id: &StudyRef) -> Result<(), Stopped> {
+        let Some(study) = self.study(id, None).await? else { return Ok(()) };
+        let dossier = study.dossier.clone();
+        let key = StudyKey::of(&id.origin, &id.study);
+        let released = self.custody.release_study(key, CargoId(0), ENDED, BY).await;
+        self.settle_hold(id, &dossier, released.ok_or(Stopped)?).await
+    }
+
+    /// Notes what was done about the duties of a study.
+    async fn settle_hold(
+        &mut self,
+        id: &StudyRef,
+        dossier: &Dossier,
+        changed: u64,
+    ) -> Result<(), Stopped> {
+        if changed > 0 {
+            tracing::info!(target: "audit", by = BY, changed, "duties held or released");
+        }
+        let (own, until_matched) = (id.origin == self.config.node, self.config.until_matched);
+        if let Some(study) = self.study(id, None).await? {
             let d = &mut study.dossier;
             match dossier.todo(own, until_matched) {
                 Todo::Hold => d.held_to = dossier.last_cargo,
                 _ => (d.held_to, d.freed_to) = (0, dossier.last_cargo),
             }
             d.owes_hold = false;
-            self.changed(&id);
+            self.changed(id);
         }
         Ok(())
     }

@@ -103,6 +103,11 @@ pub(super) fn seen_key(study: &StudyRef) -> Vec<u8> {
     digest(b'k', &[study.origin.as_str(), &study.study])
 }
 
+/// Where it stands what was corrected of a study.
+pub(super) fn corrected_key(study: &StudyRef) -> Vec<u8> {
+    digest(b'C', &[study.origin.as_str(), &study.study])
+}
+
 pub(super) fn merge_key(origin: &NodeName, retired: &Identifier) -> Vec<u8> {
     let authority = &retired.authority;
     let parts = [origin.as_str(), &retired.id, &authority.namespace, &authority.universal];

@@ -3,8 +3,8 @@
 //!
 //! - A yes to a message or a person is given only after its entries are durable. Entries that are
 //!   made together, and the verdicts that follow from them, are one change.
-//! - Images are never waited for or held up: it follows what custody has taken, and remembers how
-//!   far it has come in the same change as what it has seen. After a crash it goes on there.
+//! - It follows what custody has taken, and remembers how far it has come in the same change as what
+//!   it has seen. After a crash it goes on there. Custody waits for it some seconds at most.
 //! - Nothing of custody is given back to the disk before the registrar has looked at it.
 //! - Work for an image is proportional to the logarithm of its study, and for a verdict to what
 //!   lacks; a study that is not in memory is read once, with all of its instances.
@@ -18,6 +18,7 @@
 
 mod answers;
 mod cases;
+mod correct;
 mod desk;
 mod enter;
 mod evidence_in;
@@ -52,6 +53,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
+pub use correct::CORRECTION_PATIENCE;
 pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
 pub use hand_on::{MESSAGE_BYTES_MAX, Receiver, Receivers};
@@ -148,6 +150,10 @@ struct Registrar {
     /// Says that there are new letters.
     letters: Arc<Notify>,
     holds: BTreeSet<StudyRef>,
+    /// Images up to this one may leave.
+    left: u64,
+    /// Studies of which some is corrected before it is released, and the last image that was done.
+    correcting: BTreeMap<StudyRef, CargoId>,
     held: HeldStudies,
     priors: PriorStudies,
     recalls: Recalls,
@@ -186,6 +192,8 @@ pub fn start(
         tells: Tells::default(),
         letters: letters.clone(),
         holds: BTreeSet::new(),
+        left: 0,
+        correcting: BTreeMap::new(),
         held,
         priors,
         recalls: Recalls::new(tasks),
@@ -264,6 +272,8 @@ impl Registrar {
         let written = self.end(&mut owed).await?;
         // Only what is durable here is told to others.
         self.hold_and_release().await?;
+        let more = self.let_leave().await || more;
+        let more = self.correct_some(now).await? || more;
         self.carry(now).await?;
         self.ask_sources(now).await?;
         self.ask_priors(now).await?;
@@ -329,6 +339,7 @@ impl Registrar {
         self.cases = Cases::default();
         self.roll = Roll::default();
         self.merges.clear();
+        self.correcting.clear();
         self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
         self.custody.looked_at(CargoId(self.cursor.arrival));
         let merges: Vec<MergeRecord> = self.store.below(b"p", usize::MAX).await?;
@@ -386,6 +397,10 @@ impl Registrar {
                 at_once(reply, Ok(self.study_story(&study, now).await?))
             }
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
+            Call::Correction { image, reply } => {
+                let _ = reply.send(self.correction(&image.0, &image.1, now).await?);
+                Box::new(|_| {})
+            }
             Call::Step { step, reply } => evidence_in::later(reply, self.step(*step, now).await?),
             Call::Announce { notice, caller, reply } => {
                 evidence_in::later(reply, self.announced(notice, &caller, now).await?)

@@ -15,7 +15,8 @@
 //! | `v` | that all orders bear the terms of the worklist | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
 //! | `n` time, id | a [`Letter`](crate::orders::letter::Letter): a notice that is not delivered yet | |
-//! | `w` study | which withdrawn images a person has acknowledged ([`Seen`](super::withdrawn::Seen)) | |
+//! | `k` study | which withdrawn images a person has acknowledged ([`Seen`](super::withdrawn::Seen)) | |
+//! | `C` study | how many of its images were corrected as their order says (`correct`) | |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
 //! Names and numbers that peers choose stand in keys and terms as digests: bounded, whatever their

@@ -67,6 +67,16 @@ pub trait Ways: Send + Sync + 'static {
 
     /// The destinations that take orders by HL7.
     fn receivers(&self) -> Arc<Receivers>;
+
+    /// Whether any route wants images to be corrected as their orders say.
+    fn corrects_any(&self) -> bool {
+        false
+    }
+
+    /// Whether a route of this image wants that.
+    fn corrects(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> bool {
+        false
+    }
 }
 
 /// An order on its way.
