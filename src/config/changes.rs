@@ -44,13 +44,14 @@ const APPLIED: [&str; 17] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 11] = [
+const REASONS: [(&str, &str); 12] = [
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
     ("dicom.listen", "the listener is open"),
     ("dicom.tls_listen", "the listener is open"),
     ("ops.listen", "the listener is open"),
     ("orders.hl7", "the listener is open"),
+    ("orders.steps", "its receivers are being told"),
     ("orders", "what was judged is judged anew only after a restart"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),

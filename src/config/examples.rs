@@ -24,7 +24,8 @@ const EVERY_SECTION: &str = "
     destination = [{ kind = 'node' }, { kind = 'dicom', tls = {}, timeouts = {} },
         { kind = 'folder' }]
     route = [{ when = { attributes = {} } }]
-    orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] } }
+    orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] },
+        steps = { pass_on_to = [{ tls = {}, timeouts = {} }] } }
     ops = {}
     drain = {}
 ";

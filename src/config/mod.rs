@@ -19,6 +19,7 @@ mod reader;
 mod rooms;
 mod sections;
 mod source;
+mod steps;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,7 @@ pub use orders::{Hl7Section, OrdersSection};
 pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;
 pub use sections::*;
+pub use steps::{StepReceiver, StepsSection};
 pub use value::{HostPort, Share};
 
 use reader::Section;

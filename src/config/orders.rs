@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use toml::de::DeValue;
 
+use crate::dicom::AeTitle;
 use crate::hl7::charset::{Charset, CharsetRule};
 use crate::hl7::header::Accepts;
 use crate::hl7::inbound;
@@ -23,6 +24,7 @@ use super::read::Document;
 use super::reader::Section;
 use super::sections::ServerTls;
 use super::source::Source;
+use super::steps::{self, StepsSection};
 use super::value::*;
 
 /// `[orders]`: orders, evidence and gaps. Present: this node keeps them.
@@ -38,6 +40,8 @@ pub struct OrdersSection {
     pub hl7: Option<Hl7Section>,
     /// `[orders.commitment]`.
     pub commitment: CommitmentSection,
+    /// `[orders.steps]`.
+    pub steps: StepsSection,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -55,7 +59,7 @@ pub struct Hl7Section {
     pub mllp: MllpConfig,
 }
 
-pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
+pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSection> {
     let rules = Rules {
         settle: s.or("settle", "\"1m\"", duration),
         quiet: s.or("quiet", "\"10m\"", duration),
@@ -68,7 +72,8 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<OrdersSection> {
     let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
     let hl7 = s.maybe_table("hl7", hl7);
     let commitment = s.table("commitment", commitment::section);
-    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment })
+    let steps = s.table("steps", |s| steps::section(s, own));
+    Some(OrdersSection { rules, patient_issuer, zone, hl7, commitment, steps })
 }
 
 fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
@@ -166,6 +171,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
         );
     }
     commitment::check(&orders.commitment, source);
+    steps::check(&orders.steps, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");
@@ -196,6 +202,7 @@ impl Config {
             patient_issuer: orders.patient_issuer.clone(),
             hl7: orders.hl7.as_ref().map(|hl7| hl7.rules.clone()).unwrap_or_default(),
             zone: orders.zone.clone(),
+            pass_on: Default::default(),
         })
     }
 }

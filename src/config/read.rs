@@ -60,7 +60,7 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
         destination
     });
     let routes = s.tables("route", route);
-    let orders = s.maybe_table("orders", orders::section);
+    let orders = s.maybe_table("orders", |s| orders::section(s, &own));
     let ops =
         s.table("ops", |s| OpsSection { listen: s.or("listen", "\"127.0.0.1:9480\"", socket) });
     let drain =
@@ -294,7 +294,7 @@ fn dicom_kind(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<DestinationKind>
     })))
 }
 
-fn client_tls(s: &mut Section<'_, '_>) -> Option<ClientTls> {
+pub(super) fn client_tls(s: &mut Section<'_, '_>) -> Option<ClientTls> {
     let trust = s.need_path("trust");
     let (certificate, key) = (s.maybe_path("certificate"), s.maybe_path("key"));
     let server_name = s.maybe("server_name", text);

@@ -253,7 +253,7 @@ fn server(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
         .map_err(unusable(&tls.certificate))
 }
 
-fn client(tls: &ClientTls, host: &str) -> Result<delivery::Tls, TlsError> {
+pub(super) fn client(tls: &ClientTls, host: &str) -> Result<delivery::Tls, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

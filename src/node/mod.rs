@@ -32,6 +32,7 @@ use crate::intake;
 use crate::metrics::Metrics;
 use crate::ops;
 use crate::orders::commitment;
+use crate::orders::passing;
 use crate::orders::registrar;
 use crate::tunnel::{self, Tunnel};
 
@@ -159,7 +160,17 @@ impl Node {
         let delivery = Senders::start(&wanted, &custody, &metrics, &token);
         let asking = CancellationToken::new();
         let mut tasks = Vec::new();
-        let desk = config.registrar().map(|registrar| {
+        let passing = config.passing()?;
+        let door = passing.as_ref().map(passing::Config::door).unwrap_or_default();
+        let steps = passing.map(|passing| {
+            let (custody, metrics) = (custody.clone(), metrics.clone());
+            let (steps, task) =
+                passing::start(passing, door.clone(), custody, metrics, asking.clone());
+            tasks.push(task);
+            steps
+        });
+        let desk = config.registrar().map(|mut registrar| {
+            registrar.pass_on = door;
             let (custody, metrics) = (custody.clone(), metrics.clone());
             let ways = (router.clone() as Arc<dyn registrar::Ways>, router.held());
             let (desk, task) = registrar::start(registrar, custody, ways, metrics, asking.clone());
@@ -174,6 +185,7 @@ impl Node {
             tunnel: tunnel.clone(),
             delivery: ArcSwap::new(delivery.clone()),
             orders: desk,
+            steps,
             reload,
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),

@@ -21,6 +21,7 @@ use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
+use crate::orders::passing;
 use crate::orders::registrar::Desk;
 use crate::routing::Table;
 use crate::tunnel::Tunnel;
@@ -40,6 +41,8 @@ pub struct View {
     pub delivery: ArcSwap<Delivery>,
     /// Where orders are kept, if they are.
     pub orders: Option<Desk>,
+    /// How those fare to whom steps are passed on.
+    pub steps: Option<passing::Watch>,
     /// Asks the node to read its configuration again; the answer comes in words.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// When it started.

@@ -8,6 +8,7 @@ use crate::custody::Summary;
 use crate::custody::state::StateName;
 
 use super::View;
+use crate::orders::passing;
 use crate::orders::registrar::Counts;
 
 /// Longest wait for the counts of orders, such as while the ledger is being rebuilt.
@@ -36,6 +37,9 @@ pub struct Status {
     pub associations: u64,
     /// Orders and evidence; absent where none are kept.
     pub orders: Option<Counts>,
+    /// Those to whom steps are passed on.
+    #[serde(default)]
+    pub steps: Vec<passing::Standing>,
 }
 
 /// The spool at a glance.
@@ -150,6 +154,7 @@ impl Status {
                 }
                 None => None,
             },
+            steps: view.steps.as_ref().map(|s| s.borrow().clone()).unwrap_or_default(),
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }

@@ -1,6 +1,6 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure but for [`registrar`] and [`commitment`]: no I/O, no tasks, no clock; time and events come as arguments,
+//! Pure but for [`registrar`], [`commitment`] and [`passing`]: no I/O, no tasks, no clock; time and events come as arguments,
 //! decisions go out as values. The registrar owns all of this state, stores it durably in custody,
 //! and acts.
 //!
@@ -30,6 +30,7 @@ pub mod merges;
 pub mod notice;
 pub mod numbering;
 pub mod order;
+pub mod passing;
 pub mod recall;
 pub mod registrar;
 pub mod tally;

@@ -17,7 +17,7 @@ fn plan(site: &Site) -> Plan {
         .route_all("folder")
 }
 
-fn begun(study: &str) -> Value {
+pub(crate) fn begun(study: &str) -> Value {
     json!({
         "PatientID": "ORACLE",
         "PerformedProcedureStepID": "PPS1",
@@ -31,7 +31,7 @@ fn begun(study: &str) -> Value {
     })
 }
 
-fn ended(study: &str, status: &str, images: std::ops::Range<u64>) -> Value {
+pub(crate) fn ended(study: &str, status: &str, images: std::ops::Range<u64>) -> Value {
     let image = |n| {
         let sop = Object::new(study, n, 8).sop;
         json!({ "ReferencedSOPClassUID": CT, "ReferencedSOPInstanceUID": sop })
@@ -48,16 +48,16 @@ fn ended(study: &str, status: &str, images: std::ops::Range<u64>) -> Value {
     })
 }
 
-fn create(step: &str, data: &Value) -> Value {
+pub(crate) fn create(step: &str, data: &Value) -> Value {
     json!({ "do": "create", "class": MPPS, "instance": step, "data": data })
 }
 
-fn set(step: &str, data: &Value) -> Value {
+pub(crate) fn set(step: &str, data: &Value) -> Value {
     json!({ "do": "set", "class": MPPS, "instance": step, "data": data })
 }
 
 /// Statuses of the answers to these requests on one association.
-fn ask(node: &Node, steps: &[Value]) -> Vec<String> {
+pub(crate) fn ask(node: &Node, steps: &[Value]) -> Vec<String> {
     let lines = modality(node.port(Port::Dicom), &json!(steps));
     lines.iter().filter_map(|l| l["status"].as_str().map(str::to_owned)).collect()
 }

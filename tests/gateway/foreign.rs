@@ -15,7 +15,7 @@ use crate::{part10, ports};
 pub(crate) const AE_TITLE: &str = "FOREIGN";
 
 /// Python with pynetdicom: `HIKYAKU_TEST_PYTHON`, or the one that `tests/run` makes.
-fn python(script: &str) -> Command {
+pub(crate) fn python(script: &str) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
         .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);

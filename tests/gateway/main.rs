@@ -39,6 +39,7 @@ mod sender;
 mod service;
 mod site;
 mod spool;
+mod steps;
 mod trace;
 mod tunnel_faults;
 mod urgency;

@@ -26,6 +26,7 @@ mod hold;
 mod keys;
 mod message;
 mod new_order;
+mod pass_on;
 mod record;
 mod roll;
 mod store;
@@ -57,6 +58,7 @@ use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
 use crate::orders::merges::Merges;
+use crate::orders::passing::Door;
 use cases::Cases;
 use desk::{Answer, Call};
 use keys::{CURSOR, OPEN};
@@ -100,6 +102,8 @@ pub struct Config {
     pub hl7: Hl7Rules,
     /// Where the times of a message are local that states no offset.
     pub zone: TimeZone,
+    /// To whom steps are passed on.
+    pub pass_on: Door,
 }
 
 /// Says its answer once the turn is durable, or why it is not.

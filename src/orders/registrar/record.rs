@@ -10,6 +10,7 @@
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
 //! | `p` patient number | a merge of two patients | |
 //! | `a` slot | an answer given to a message ([`Answered`]) | sender and control ID |
+//! | `x` | requests about steps that are passed on, see `passing/record.rs` | |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
 //! Names and numbers that peers choose stand in keys and terms as digests: bounded, whatever their
@@ -396,6 +397,9 @@ pub(super) struct Cursor {
     /// Where the next answer is remembered.
     #[n(1)]
     pub(super) slot: u32,
+    /// Number of the last request that is passed on.
+    #[cbor(n(2), default)]
+    pub(super) requests: u64,
 }
 
 /// A merge of two patient numbers.
