@@ -30,6 +30,7 @@ pub mod merges;
 pub mod notice;
 pub mod numbering;
 pub mod order;
+pub mod part;
 pub mod passing;
 pub mod recall;
 pub mod registrar;

@@ -12,9 +12,12 @@ use crate::orders::identifier::{Identifier, Patient};
 use crate::orders::instance::Instance;
 use crate::orders::matching::StudyFacts;
 use crate::orders::order::{Order, OrderKey};
+use crate::orders::part::Part;
 
 /// Study UIDs, procedures and patient numbers by which an order is found.
 const FOUND_BY_MAX: usize = 8;
+/// Numbers of its parts by which an order is found; with all others they fit into one entry.
+const FOUND_BY_PARTS_MAX: usize = 200;
 
 /// Whether a case is open.
 pub(super) const OPEN: &[u8] = b"open";
@@ -22,7 +25,7 @@ pub(super) const OPEN: &[u8] = b"open";
 pub(super) const TO_CARRY: &[u8] = b"carry";
 /// Whether duties of a study are to be held or released.
 pub(super) const HOLDS: &[u8] = b"holds";
-/// Where [`Cursor`] stands.
+/// Where the cursor stands.
 pub(super) const CURSOR: &[u8] = b"c";
 
 /// What stands in keys and terms for names of any length.
@@ -118,7 +121,7 @@ impl Number {
 }
 
 /// The numbers of an order.
-pub(super) fn order_numbers(order: &Order) -> Vec<(Number, &str)> {
+pub(super) fn order_numbers<'a>(order: &'a Order) -> Vec<(Number, &'a str)> {
     let c = &order.content;
     let mut all: Vec<(Number, &str)> = Vec::new();
     all.extend(c.studies.iter().take(FOUND_BY_MAX).map(|s| (Number::Study, s.as_str())));
@@ -132,6 +135,30 @@ pub(super) fn order_numbers(order: &Order) -> Vec<(Number, &str)> {
     let procedures = c.procedures.iter().take(FOUND_BY_MAX);
     all.extend(procedures.map(|p| (Number::Procedure, p.requested.as_str())));
     all.extend(patient_numbers(&c.patient));
+    let part = |p: &'a Part| {
+        let bare = |id: &'a Option<Identifier>| id.as_ref().map(|id| id.id.as_str());
+        let numbers = [(Number::Accession, bare(&p.accession)), (Number::Filler, bare(&p.filler))];
+        let numbers = numbers.into_iter().filter_map(|(kind, id)| Some((kind, id?)));
+        let studies = p.studies.iter().map(|s| (Number::Study, s.as_str()));
+        let procedures = p.procedures.iter().map(|p| (Number::Procedure, p.requested.as_str()));
+        [(Number::Placer, p.number.as_str())]
+            .into_iter()
+            .chain(numbers)
+            .chain(studies)
+            .chain(procedures)
+    };
+    let mut parts: Vec<(Number, &str)> = c.parts.iter().flat_map(part).collect();
+    parts.retain(|number| !all.contains(number));
+    // What children share with each other, such as their study, is one number; those that are
+    // their own come first.
+    parts.sort_by_key(|(kind, _)| match kind {
+        Number::Procedure => 2,
+        Number::Study => 1,
+        _ => 0,
+    });
+    let mut known = std::collections::HashSet::new();
+    parts.retain(|(kind, id)| known.insert((*kind as u8, *id)));
+    all.extend(parts.into_iter().take(FOUND_BY_PARTS_MAX));
     all.retain(|(_, id)| !id.is_empty());
     all
 }
