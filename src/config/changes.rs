@@ -23,7 +23,7 @@ pub enum Change {
 }
 
 /// Keys that a running node takes over, by prefix; `*` stands for a name.
-const APPLIED: [&str; 17] = [
+const APPLIED: [&str; 23] = [
     "route",
     "destination",
     "dicom.ae_titles",
@@ -36,6 +36,12 @@ const APPLIED: [&str; 17] = [
     "spool.stat_watermark",
     "spool.reserve",
     "spool.quota_per_origin",
+    "orders.settle",
+    "orders.quiet",
+    "orders.overdue",
+    "orders.expected",
+    "orders.hold_patient_mismatch",
+    "orders.hl7.tls",
     "tunnel.certificate",
     "tunnel.key",
     "tunnel.trust",
@@ -52,7 +58,7 @@ const REASONS: [(&str, &str); 12] = [
     ("ops.listen", "the listener is open"),
     ("orders.hl7", "the listener is open"),
     ("orders.steps", "its receivers are being told"),
-    ("orders", "what was judged is judged anew only after a restart"),
+    ("orders", "whoever keeps orders was told it at the start"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),
     ("tunnel.peers", "its connection is being dialled or awaited"),

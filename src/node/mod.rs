@@ -100,6 +100,7 @@ pub struct Node {
     tunnel: Option<Arc<Tunnel>>,
     /// Ends when every HL7 connection has ended.
     hl7: Option<JoinHandle<()>>,
+    hl7_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     reloads: mpsc::Receiver<ops::ReloadRequest>,
     addresses: Addresses,
     accepting: CancellationToken,
@@ -214,6 +215,7 @@ impl Node {
             },
             tunnel,
             hl7: None,
+            hl7_tls: None,
             reloads,
             accepting,
             sending,
@@ -243,6 +245,7 @@ impl Node {
             if let Some(hl7) = orders::listen(&self.config, desk, metrics, accepting).await? {
                 (self.addresses.hl7, self.addresses.hl7_tls) = (hl7.plain, hl7.tls);
                 self.hl7 = Some(hl7.task);
+                self.hl7_tls = hl7.certificate;
             }
         }
         let Some(section) = self.config.intake() else { return Ok(()) };

@@ -11,7 +11,7 @@ use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
 use crate::orders::registrar::{HeldStudies, Ways};
-use crate::routing::{Subject, Table};
+use crate::routing::{Subject, Table, Times};
 use crate::{intake, ops, tunnel};
 
 /// Bytes of a body that are read to route it again.
@@ -60,6 +60,10 @@ impl Ways for TableRouter {
         attribute: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Assignment> {
         self.among_nodes(envelope, attribute)
+    }
+
+    fn times(&self, envelope: &Envelope, attribute: &dyn Fn(&str) -> Option<String>) -> Times {
+        self.routes.load().times(&Subject { envelope, attribute })
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod condition;
 mod explain;
+mod times;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ use crate::cargo::{Assignment, DestinationName, Envelope, Urgency};
 
 pub use condition::{Attribute, Condition, Field, FieldError, Pattern, PatternError};
 pub use explain::{Explanation, Found, Mismatch, Patient, Verdict, Why};
+pub use times::Times;
 
 /// Most rules of a table.
 pub const RULES_MAX: usize = 1000;
@@ -63,6 +65,9 @@ pub struct Rule {
     pub hold: Option<String>,
     /// No rule after this one is looked at when this one applies.
     pub last: bool,
+    /// How long is waited for what it takes.
+    #[serde(skip)]
+    pub times: Times,
 }
 
 impl Rule {
@@ -118,6 +123,18 @@ impl Table {
             }
         }
         union.assignments()
+    }
+
+    /// How long is waited for the subject, by all rules that apply.
+    pub fn times(&self, subject: &Subject<'_>) -> Times {
+        let mut times = Times::default();
+        for rule in self.rules.iter().filter(|rule| rule.applies(subject)) {
+            times = times.longest(rule.times);
+            if rule.last {
+                break;
+            }
+        }
+        times
     }
 
     /// As [`assign`](Self::assign), and says of every rule whether it applies and why not.

@@ -7,11 +7,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
+use super::decide::Decision;
 use super::evidence_in::{CommitmentList, Step};
 use super::new_order::NewOrder;
 use super::roll::{Counts, Row};
 use crate::dicom::availability::Notice;
 use crate::dicom::fault::Fault;
+use crate::orders::judge::Rules;
 use crate::orders::verdict::What;
 
 /// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
@@ -39,6 +41,8 @@ pub(in crate::orders) enum Call {
     Add { order: Box<NewOrder>, by: String, reply: Answer<String> },
     Cancel { number: String, reason: String, by: String, reply: Answer<String> },
     Link { study: String, order: Option<String>, by: String, reply: Answer<String> },
+    Decide { decision: Decision, reply: Answer<String> },
+    Rules { rules: Box<Rules>, reply: Answer<()> },
     Rows { with_order: bool, what: Option<What>, max: usize, reply: Answer<Vec<Row>> },
     Missing { max: usize, reply: Answer<Vec<Row>> },
     Order { number: String, reply: Answer<Vec<OrderStory>> },
@@ -117,6 +121,25 @@ impl Desk {
         by: String,
     ) -> Result<String, DeskError> {
         self.ask(|reply| Call::Link { study, order, by, reply }).await
+    }
+
+    /// A person decides about images that lack, or that are withdrawn; how the study stands then,
+    /// in words.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: nothing has changed.
+    pub async fn decide(&self, decision: Decision) -> Result<String, DeskError> {
+        self.ask(|reply| Call::Decide { decision, reply }).await
+    }
+
+    /// Other times and choices are in force from now on; open cases are judged anew by them.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError::Stopped`].
+    pub async fn rules(&self, rules: Rules) -> Result<(), DeskError> {
+        self.ask(|reply| Call::Rules { rules: Box::new(rules), reply }).await
     }
 
     /// Open cases that have an order, at most `max`, of one kind or all.

@@ -32,6 +32,7 @@ use crate::orders::matching::Link;
 use crate::orders::order::{Order, OrderKey};
 use crate::orders::verdict::{Finding, Missing, Verdict, What};
 use crate::orders::words::{Sentence, Word};
+use crate::routing::Times;
 
 /// Longest order that is handed over or taken in, in bytes.
 pub const ORDER_BYTES_MAX: usize = 256 << 10;
@@ -54,6 +55,11 @@ pub trait Ways: Send + Sync + 'static {
         envelope: &Envelope,
         attribute: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Assignment>;
+
+    /// How long the routes say that is waited for it.
+    fn times(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Times {
+        Times::default()
+    }
 }
 
 /// An order on its way.
@@ -193,21 +199,8 @@ impl Registrar {
 
     /// Where an order goes: where the routes send what is like it, and where its images went.
     fn ways_of(&self, order: &Order, record: &OrderRecord, envelope: &Envelope) -> Vec<Assignment> {
-        let c = &order.content;
-        let first = |own: &str| crate::cargo::peer_text(own);
-        let asked = Envelope {
-            modality: first(&c.modality),
-            accession: first(c.accession.as_ref().map_or("", |a| &a.id)),
-            patient_id: first(c.patient.ids.first().map_or("", |i| &i.id)),
-            ..envelope.clone()
-        };
-        let attribute = |keyword: &str| match keyword {
-            "Modality" => Some(asked.modality.clone()),
-            "AccessionNumber" => Some(asked.accession.clone()),
-            "PatientID" => Some(asked.patient_id.clone()),
-            "RequestingService" => Some(c.clinical.department.clone()),
-            _ => None,
-        };
+        let asked = asked_for(order, envelope);
+        let attribute = |keyword: &str| attribute_of(order, &asked, keyword);
         let mut to = self.ways.assign(&asked, &attribute);
         for way in &record.ways {
             if !to.iter().any(|a| a.destination == way.destination) {
@@ -321,6 +314,34 @@ impl Registrar {
         self.store.put(entry(manifest_key(&id), &kept, Vec::new()));
         self.changed(&id);
         Ok(Some(id))
+    }
+}
+
+/// What is like the images of an order, as far as it says.
+fn asked_for(order: &Order, envelope: &Envelope) -> Envelope {
+    let c = &order.content;
+    let first = |own: &str| crate::cargo::peer_text(own);
+    Envelope {
+        modality: first(&c.modality),
+        accession: first(c.accession.as_ref().map_or("", |a| &a.id)),
+        patient_id: first(c.patient.ids.first().map_or("", |i| &i.id)),
+        ..envelope.clone()
+    }
+}
+
+/// The same, for whoever only asks the routes.
+pub(super) fn like_order(order: &Order, node: &NodeName) -> Envelope {
+    asked_for(order, &envelope(CargoKind::Order, node, &[], Timestamp::default()))
+}
+
+/// What the header of such an image would say.
+pub(super) fn attribute_of(order: &Order, asked: &Envelope, keyword: &str) -> Option<String> {
+    match keyword {
+        "Modality" => Some(asked.modality.clone()),
+        "AccessionNumber" => Some(asked.accession.clone()),
+        "PatientID" => Some(asked.patient_id.clone()),
+        "RequestingService" => Some(order.content.clinical.department.clone()),
+        _ => None,
     }
 }
 
