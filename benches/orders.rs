@@ -133,6 +133,7 @@ async fn main() {
         patient_issuer: "SITE".into(),
         hl7: Default::default(),
         zone: jiff::tz::TimeZone::UTC,
+        pass_on: hikyaku::orders::passing::Door::default(),
     };
     let ways: (Arc<dyn Ways>, HeldStudies) = (Arc::new(Nowhere), HeldStudies::default());
     let stop = CancellationToken::new();

@@ -14,6 +14,7 @@
 mod ask;
 mod demo;
 mod explain;
+mod images;
 mod offline;
 mod orders;
 mod pki;
@@ -146,6 +147,19 @@ enum Command {
     /// For images that came under another order's number, or under none. Changes nothing in the
     /// images; recorded with the system user. A later link counts.
     Link(orders::Link),
+    /// Decide that missing images will not come
+    ///
+    /// For images that evidence names and nobody can send any more. The study is then judged without
+    /// them, and says that a person has decided so; what is named later and lacks is missing as
+    /// before, and an image that comes after all counts. Recorded with the system user and --reason.
+    ///
+    /// Example: hikyaku waive 1.2.392.999.1 1.2.392.999.1.1.7 --reason "deleted at the console"
+    Waive(images::Images),
+    /// Decide that withdrawn images are expected after all
+    ///
+    /// For images that a rejection note or `hikyaku waive` took out of the expectation. Recorded with
+    /// the system user and --reason.
+    Reinstate(images::Images),
     /// List duties and decide about them
     ///
     /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
@@ -203,6 +217,8 @@ pub fn main() -> ExitCode {
         Command::Orders(c) => c.run(),
         Command::Order(c) => c.run(),
         Command::Link(c) => c.run(),
+        Command::Waive(c) => c.waive(),
+        Command::Reinstate(c) => c.reinstate(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Reload(c) => c.run(),

@@ -29,6 +29,7 @@ impl Default for NoticeRules {
     fn default() -> Self {
         let about = [
             What::PatientMismatch,
+            What::PatientMixed,
             What::WrongWorklistEntry,
             What::AccessionMismatch,
             What::CancelledWithImages,

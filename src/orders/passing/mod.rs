@@ -10,7 +10,7 @@
 //!   (log, metric, status) and tried for as long as the configuration says; then that step is given
 //!   up there, and remembered for [`REMEMBERED`].
 //! - Requests stay until their step has ended and every receiver has all of it: one that loses a
-//!   step is sent all of it again, once ([`outcome`]).
+//!   step is sent all of it again, once.
 //!
 //! Limits: [`REQUESTS_MAX`] requests that have not ended, of at most 4 MiB each;
 //! [`ASSOCIATIONS_MAX`] associations with one receiver at a time, one request on each.
@@ -420,7 +420,10 @@ impl Driver {
             peer.last_error = Some(why);
         }
         self.count(&key.0, "refused");
-        if !(new || over) || !self.write(key, progress).await || !over {
+        if !new && !over {
+            return;
+        }
+        if !self.write(key, progress).await || !over {
             return;
         }
         tracing::error!(receiver = key.0, step = key.1, "a step is given up: tell it by hand");

@@ -25,7 +25,8 @@ pub const UNTIL_MATCHED: &str = "until-matched";
 pub type HeldStudies = Arc<ArcSwap<BTreeMap<StudyKey, String>>>;
 
 /// Holds of routes that a verdict ends.
-const ENDED: &[&str] = &[UNTIL_MATCHED, "patient-mismatch", "wrong-worklist-entry"];
+const ENDED: &[&str] =
+    &[UNTIL_MATCHED, "patient-mismatch", "patient-mixed", "wrong-worklist-entry"];
 /// Who holds, in listings of duties.
 const BY: &str = "orders";
 /// Most studies that a start finds to be held or released.

@@ -18,6 +18,7 @@
 
 mod answers;
 mod cases;
+mod decide;
 mod desk;
 mod enter;
 mod evidence_in;
@@ -27,9 +28,11 @@ mod keys;
 mod message;
 mod new_order;
 mod pass_on;
+mod patients;
 mod record;
 mod roll;
 mod store;
+mod times;
 mod travel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +45,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
+pub use decide::{DECIDED_MAX, Decision};
 pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
 pub use hold::{HeldStudies, UNTIL_MATCHED};
@@ -127,6 +131,8 @@ struct Registrar {
     answered: u64,
     /// When metrics were brought up to date.
     shown: Timestamp,
+    /// Cases for which other rules are in force.
+    anew: times::Anew,
     /// When the last message was heard.
     heard: Timestamp,
     /// What this turn has laid over the book is lost, though the turn goes on.
@@ -155,6 +161,7 @@ pub fn start(
         cursor: Cursor::default(),
         answered: 0,
         shown: Timestamp::default(),
+        anew: times::Anew::default(),
         heard: Timestamp::default(),
         lost: false,
         config,
@@ -216,7 +223,7 @@ impl Registrar {
             }
             self.judge(case, now).await?;
         }
-        let more = more || due.len() == DUE_MAX;
+        let more = self.judge_anew(now).await? || more || due.len() == DUE_MAX;
         let written = self.end(&mut owed).await?;
         // Only what is durable here is told to others.
         self.hold_and_release().await?;
@@ -312,6 +319,11 @@ impl Registrar {
             }
             Call::Link { study, order, by, reply } => {
                 later(reply, self.link(&study, order.as_deref(), &by, now).await?)
+            }
+            Call::Decide { decision, reply } => later(reply, self.decide(decision, now).await?),
+            Call::Rules { rules, reply } => {
+                self.take_rules(*rules);
+                at_once(reply, Ok(()))
             }
             Call::Rows { with_order, what, max, reply } => {
                 at_once(reply, Ok(self.roll.rows(with_order, what, max)))

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient |
 //! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
-//! | `i` study, page | at most [`PAGE_INSTANCES`] [`Instance`]s | |
+//! | `i` study, page | at most [`PAGE_INSTANCES`] instances | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
 //! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
 //! | `m` step | a performed procedure step ([`StepRecord`]) | |
@@ -20,8 +20,10 @@ use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use super::keys::{
-    HOLDS, OPEN, TO_CARRY, entry, order_key, order_of_study, order_terms, study_key, study_terms,
+    HOLDS, Number, OPEN, TO_CARRY, entry, order_key, order_of_study, order_terms, study_key,
+    study_terms,
 };
+use super::times::KeptTimes;
 use super::travel::Way;
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
@@ -42,6 +44,8 @@ pub const LACKING_SHOWN_MAX: usize = 32;
 pub(super) const TURNS_MAX: usize = 100;
 /// Most AE titles that a study remembers as its senders.
 pub(super) const SENDERS_MAX: usize = 8;
+/// Most other patients that a study remembers.
+pub(super) const PATIENTS_MAX: usize = 4;
 /// Answers that are remembered, the oldest go first.
 pub(super) const ANSWERS_MAX: u32 = 65_536;
 
@@ -285,6 +289,12 @@ pub(super) struct Dossier {
     /// Duties are to be held or released.
     #[n(18)]
     pub(super) owes_hold: bool,
+    /// How long the routes of its images say to wait.
+    #[cbor(n(40), default)]
+    pub(super) times: KeptTimes,
+    /// Other patients than that of its first image, at most [`PATIENTS_MAX`].
+    #[cbor(n(41), default)]
+    pub(super) others: Vec<Patient>,
 }
 
 /// What the last manifest said, as far as another one follows when it changes.
@@ -340,6 +350,8 @@ impl Dossier {
             held_to: 0,
             freed_to: 0,
             owes_hold: false,
+            times: KeptTimes::default(),
+            others: Vec::new(),
         }
     }
 
@@ -349,6 +361,8 @@ impl Dossier {
 
     pub(super) fn entry(&self) -> Entry {
         let mut terms = study_terms(&self.facts);
+        let others = self.others.iter().filter_map(|p| p.ids.first());
+        terms.extend(others.map(|id| Number::Patient.of_study(&self.facts.origin, &id.id)));
         if let Some(order) = self.matched.order() {
             terms.push(order_of_study(order));
         }
