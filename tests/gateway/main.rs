@@ -21,6 +21,7 @@ mod hl7;
 mod hostile_dicom;
 mod hostile_quic;
 mod http;
+mod judging;
 mod leap;
 mod limits;
 mod line;
