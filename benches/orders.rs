@@ -187,6 +187,7 @@ async fn main() {
         sources: Vec::new(),
         priors: Vec::new(),
         notices: Vec::new(),
+        pass_on: hikyaku::orders::passing::Door::default(),
     };
     let asks = (tokio::sync::mpsc::channel(1).0, PriorStudies::default());
     let ways: (Arc<dyn Ways>, HeldStudies) = (Arc::new(Nowhere), HeldStudies::default());

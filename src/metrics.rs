@@ -137,6 +137,13 @@ pub struct Metrics {
     pub worklist_items: IntCounterVec,
     /// When a worklist was last taken whole, by worklist, in seconds since 1970.
     pub worklist_last_success: GaugeVec,
+    /// Requests about steps that were passed on, by receiver and outcome (`taken`, `known`, `later`,
+    /// `refused`, `lost`, `unreachable`, `unanswered`, `given-up`).
+    pub steps_passed: IntCounterVec,
+    /// Requests that a receiver of steps does not have yet.
+    pub steps_to_pass: IntGaugeVec,
+    /// Steps that a receiver refuses.
+    pub steps_refused: IntGaugeVec,
     /// Handshakes refused, by reason word.
     pub tunnel_refused: IntCounterVec,
     /// Whether a destination answered at its last try: 1 yes, 0 no.
@@ -302,6 +309,21 @@ impl Metrics {
                 "hikyaku_worklist_last_success_seconds",
                 "When a worklist was last taken whole, since 1970",
                 &["worklist"],
+            ),
+            steps_passed: b.counters(
+                "hikyaku_steps_passed_total",
+                "Tries to pass a request about a step on",
+                &["receiver", "outcome"],
+            ),
+            steps_to_pass: b.gauges(
+                "hikyaku_steps_to_pass",
+                "Requests about steps that a receiver does not have yet",
+                &["receiver"],
+            ),
+            steps_refused: b.gauges(
+                "hikyaku_steps_refused",
+                "Steps that a receiver refuses",
+                &["receiver"],
             ),
             store_answers: b.counters(
                 "hikyaku_store_answers_total",

@@ -164,6 +164,12 @@ fn words(s: &StatusDocument) -> String {
         out.push_str("\n\n");
         out.push_str(&table(&head, &rows));
     }
+    if !s.steps.is_empty() {
+        let rows: Vec<Vec<String>> = s.steps.iter().map(steps_row).collect();
+        out.push_str("\n\n");
+        let head = ["STEPS TO", "UP", "OPEN", "OLDEST", "REFUSED", "GIVEN UP", "LAST ERROR"];
+        out.push_str(&table(&head, &rows));
+    }
     out
 }
 
@@ -192,6 +198,18 @@ fn notice_words(n: &crate::orders::notifier::Undelivered) -> String {
         out.push_str(&format!("  ! {error}\n"));
     }
     out
+}
+
+fn steps_row(s: &crate::orders::passing::Standing) -> Vec<String> {
+    vec![
+        s.receiver.clone(),
+        yes(s.up),
+        s.open.to_string(),
+        if s.open > 0 { age(s.oldest_seconds) } else { "-".into() },
+        s.refused.to_string(),
+        s.given_up.to_string(),
+        s.last_error.clone().unwrap_or_default(),
+    ]
 }
 
 fn yes(up: Option<bool>) -> String {

@@ -15,6 +15,7 @@ mod api;
 mod ask;
 mod demo;
 mod explain;
+mod images;
 mod notices;
 mod offline;
 mod orders;
@@ -159,6 +160,19 @@ enum Command {
     /// it is settled, by the rules of `[[orders.notice]]`.
     #[command(subcommand)]
     Notice(notices::Notice),
+    /// Decide that missing images will not come
+    ///
+    /// For images that evidence names and nobody can send any more. The study is then judged without
+    /// them, and says that a person has decided so; what is named later and lacks is missing as
+    /// before, and an image that comes after all counts. Recorded with the system user and --reason.
+    ///
+    /// Example: hikyaku waive 1.2.392.999.1 1.2.392.999.1.1.7 --reason "deleted at the console"
+    Waive(images::Images),
+    /// Decide that withdrawn images are expected after all
+    ///
+    /// For images that a rejection note or `hikyaku waive` took out of the expectation. Recorded with
+    /// the system user and --reason.
+    Reinstate(images::Images),
     /// List duties and decide about them
     ///
     /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
@@ -223,6 +237,8 @@ pub fn main() -> ExitCode {
         Command::Link(c) => c.run(),
         Command::Recall(c) => c.run(),
         Command::Notice(c) => c.run(),
+        Command::Waive(c) => c.waive(),
+        Command::Reinstate(c) => c.reinstate(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Api(c) => c.run(),

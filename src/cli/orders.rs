@@ -291,6 +291,12 @@ fn order_words(order: &Value, tongue: &str) -> String {
             out.push_str(&format!("  {name}: {}\n", value.replace('\n', "\n    ")));
         }
     }
+    for part in c["parts"].as_array().into_iter().flatten() {
+        let shown = [&part["number"], &part["accession"]["id"], &part["state"]];
+        let shown = shown.map(cell).join("  ");
+        let procedure = cell(&part["procedures"][0]["code"]["meaning"]);
+        out.push_str(&format!("  part {shown}  {procedure}\n"));
+    }
     if order["standing"].is_object() {
         out.push_str(&told(&order["standing"], tongue));
     }

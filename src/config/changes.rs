@@ -23,7 +23,7 @@ pub enum Change {
 }
 
 /// Keys that a running node takes over, by prefix; `*` stands for a name.
-const APPLIED: [&str; 20] = [
+const APPLIED: [&str; 26] = [
     "api.client",
     "api.limits",
     "api.tls",
@@ -39,6 +39,12 @@ const APPLIED: [&str; 20] = [
     "spool.stat_watermark",
     "spool.reserve",
     "spool.quota_per_origin",
+    "orders.settle",
+    "orders.quiet",
+    "orders.overdue",
+    "orders.expected",
+    "orders.hold_patient_mismatch",
+    "orders.hl7.tls",
     "tunnel.certificate",
     "tunnel.key",
     "tunnel.trust",
@@ -47,7 +53,7 @@ const APPLIED: [&str; 20] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 15] = [
+const REASONS: [(&str, &str); 16] = [
     ("api.listen", "the listener is open"),
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
@@ -58,7 +64,8 @@ const REASONS: [(&str, &str); 15] = [
     ("orders.source", "it is being asked"),
     ("orders.priors", "what it chose is on its way"),
     ("orders.worklist", "the RIS is being asked"),
-    ("orders", "what was judged is judged anew only after a restart"),
+    ("orders.steps", "its receivers are being told"),
+    ("orders", "whoever keeps orders was told it at the start"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),
     ("tunnel.peers", "its connection is being dialled or awaited"),

@@ -106,6 +106,13 @@ fn write_orders(out: &mut String, orders: &OrdersSection) -> fmt::Result {
         )?;
     }
     writeln!(out, "  answers worklist queries to whoever may send images")?;
+    for r in &orders.steps.pass_on_to {
+        writeln!(
+            out,
+            "  passes performed procedure steps on to {} ({} at {})",
+            r.name, r.ae_title, r.address
+        )?;
+    }
     let rules = &orders.rules;
     writeln!(
         out,

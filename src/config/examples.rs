@@ -27,7 +27,8 @@ const EVERY_SECTION: &str = "
     orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] },
         source = [{ tls = {}, timeouts = {} }], priors = [{ when = {} }],
         worklist = [{ tls = {}, timeouts = {} }],
-        notice = [{ webhook = {}, mail = {} }], mail = {} }
+        notice = [{ webhook = {}, mail = {} }], mail = {},
+        steps = { pass_on_to = [{ tls = {}, timeouts = {} }] } }
     api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}

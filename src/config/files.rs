@@ -85,6 +85,15 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
             files.certificates(&key, file);
         }
     }
+    let steps = document.orders.iter().flat_map(|orders| &orders.steps.pass_on_to);
+    for (position, receiver) in steps.enumerate() {
+        let Some(tls) = &receiver.tls else { continue };
+        let key = format!("orders.steps.pass_on_to[{position}].tls");
+        files.certificates(&format!("{key}.trust"), &tls.trust);
+        if let Some((certificate, private)) = &tls.identity {
+            files.identity(&key, certificate, private, None);
+        }
+    }
     for (position, destination) in &document.destinations {
         let key = format!("destination[{position}]");
         match &destination.kind {

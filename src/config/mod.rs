@@ -23,6 +23,7 @@ mod rooms;
 mod sections;
 mod source;
 mod sources;
+mod steps;
 mod value;
 mod worklist;
 
@@ -44,6 +45,7 @@ pub use problem::{Problem, Remark, Warning};
 pub use rooms::TlsError;
 pub use sections::*;
 pub use sources::SourceSection;
+pub use steps::{StepReceiver, StepsSection};
 pub use value::{HostPort, Share};
 pub use worklist::WorklistSection;
 

@@ -17,7 +17,7 @@ use crate::intake::mllp::MllpConfig;
 use crate::orders::judge::Rules;
 use crate::orders::priors::PriorRule;
 use crate::orders::registrar::{self, UNTIL_MATCHED};
-use crate::routing::Rule;
+use crate::routing::{Rule, Times};
 
 use super::Config;
 use super::commitment::{self, CommitmentSection};
@@ -27,8 +27,11 @@ use super::reader::Section;
 use super::sections::ServerTls;
 use super::source::Source;
 use super::sources::{self, SourceSection};
+use super::steps::{self, StepsSection};
 use super::value::*;
 use super::worklist::{self, WorklistSection};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// `[orders]`: orders, evidence and gaps. Present: this node keeps them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct OrdersSection {
     pub notices: Vec<(usize, NoticeSection)>,
     /// `[orders.mail]`; `None`: no notice goes by mail.
     pub mail: Option<MailSection>,
+    /// `[orders.steps]`.
+    pub steps: StepsSection,
 }
 
 /// `[orders.hl7]`: orders by HL7 version 2 over MLLP.
@@ -83,6 +88,7 @@ pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSe
     let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
     let hl7 = s.maybe_table("hl7", hl7);
     let commitment = s.table("commitment", commitment::section);
+    let steps = s.table("steps", |s| steps::section(s, own));
     let (sources, priors) = sources::sections(s, own);
     let worklists = s.tables("worklist", worklist::section);
     let notices = notices::notices(s);
@@ -98,6 +104,7 @@ pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSe
         worklists,
         notices,
         mail,
+        steps,
     })
 }
 
@@ -201,9 +208,19 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
                 "add an [orders] section, or hold for another reason",
             );
         }
+        for (i, _) in document.routes.iter().filter(|(_, rule)| rule.times != Times::default()) {
+            source.problem(
+                &format!("route[{i}]"),
+                "says how long is waited for its images, but this node keeps no orders",
+                "add an [orders] section, or leave settle, quiet, overdue and expected out",
+            );
+        }
         return;
     };
     let rules = &orders.rules;
+    for (i, rule) in &document.routes {
+        check_times(source, *i, rules, rule.times);
+    }
     if rules.settle > rules.quiet {
         source.problem(
             "orders.settle",
@@ -211,8 +228,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
             "a gap is told after settle, and nothing is presumed before quiet: make it shorter",
         );
     }
-    let day = Duration::from_secs(24 * 3600);
-    if rules.settle > day || rules.quiet > 30 * day || rules.overdue > 365 * day {
+    if rules.settle > DAY || rules.quiet > 30 * DAY || rules.overdue > 365 * DAY {
         source.problem(
             "orders",
             "waits too long",
@@ -223,6 +239,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     sources::check(orders, document, source);
     worklist::check(&orders.worklists, source);
     notices::check(orders, source);
+    steps::check(&orders.steps, source);
     let Some(hl7) = &orders.hl7 else { return };
     if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
         source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");
@@ -236,6 +253,26 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     }
     if hl7.tls.is_some() && hl7.tls_listen.is_none() {
         source.warning("orders.hl7.tls", "is not used", "write tls_listen, or leave tls out");
+    }
+}
+
+/// A route's times with those of `[orders]` where it says none.
+fn check_times(source: &mut Source<'_>, position: usize, rules: &Rules, times: Times) {
+    let key = format!("route[{position}]");
+    let (settle, quiet) =
+        (times.settle.unwrap_or(rules.settle), times.quiet.unwrap_or(rules.quiet));
+    let said = times.settle.is_some() || times.quiet.is_some();
+    if said && settle > quiet {
+        source.problem(
+            &key,
+            "waits longer for gaps (settle) than for images (quiet)",
+            "what it does not say stands in [orders]: make settle shorter, or quiet longer",
+        );
+    }
+    let overdue = times.overdue.unwrap_or(DAY);
+    if times.settle.is_some_and(|t| t > DAY) || quiet > 30 * DAY || overdue > 365 * DAY {
+        let advice = "settle: 1 day, quiet: 30, overdue: 365 at most";
+        source.problem(&key, "waits too long", advice);
     }
 }
 
@@ -256,6 +293,7 @@ impl Config {
             sources: orders.sources.iter().map(SourceSection::recall).collect(),
             priors: orders.priors.clone(),
             notices: self.notice_rules(),
+            pass_on: Default::default(),
         })
     }
 }

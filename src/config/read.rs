@@ -12,7 +12,7 @@ use crate::delivery::backoff::Backoff;
 use crate::delivery::{Reencode, Timeouts};
 use crate::dicom::AeTitle;
 use crate::intake;
-use crate::routing::{Attribute, Condition, Field, FieldError, Pattern, PatternError, Rule};
+use crate::routing::{Attribute, Condition, Field, FieldError, Pattern, PatternError, Rule, Times};
 use crate::tunnel;
 
 use super::api::{self, ApiSection};
@@ -322,7 +322,13 @@ fn route(s: &mut Section<'_, '_>) -> Option<Rule> {
     let hold = s.maybe("hold", text);
     let last = s.or("last", "false", boolean);
     let correct = s.or("correct", "false", boolean);
-    Some(Rule { name: name?, when, to: to?, urgency, hold, last, correct })
+    let times = Times {
+        settle: s.maybe("settle", duration),
+        quiet: s.maybe("quiet", duration),
+        overdue: s.maybe("overdue", duration),
+        expected: s.maybe("expected", boolean),
+    };
+    Some(Rule { name: name?, when, to: to?, urgency, hold, last, correct, times })
 }
 
 fn conditions(s: &mut Section<'_, '_>) -> Vec<Condition> {

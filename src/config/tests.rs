@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -381,6 +382,31 @@ fn a_section_that_goes_is_one_change_that_needs_a_restart() {
                  allow = [{ ae_title = \"B\" }]\n";
     let changes = changes(&good(text), &good(&format!("{text}{dicom}")));
     assert!(matches!(&changes[..], [Change::NeedsRestart { key, .. }] if key == "dicom"));
+}
+
+#[test]
+fn receivers_of_steps_and_times_of_routes_are_checked_with_what_they_stand_beside() {
+    let route = "[[route]]\nname = 'r'\nto = ['f']\n";
+    let orders = |more: &str, route_more: &str| {
+        format!(
+            "[node]\nname = 'n'\n[dicom]\nlisten = '0.0.0.0:104'\nae_titles = ['A']\n\
+             allow = [{{ address = '10.0.0.1' }}]\n[orders]\n{more}\n\
+             [[destination]]\nname = 'f'\nkind = 'folder'\npath = '/f'\n{route}{route_more}"
+        )
+    };
+    let ris = "{ name = 'ris', address = 'ris:104', ae_title = 'RIS' }";
+    let config = good(&orders(&format!("steps.pass_on_to = [{ris}]"), "quiet = '1h'"));
+    let receiver = &config.orders.as_ref().unwrap().steps.pass_on_to[0];
+    assert_eq!((receiver.calling_ae.as_str(), receiver.name.as_str()), ("A", "ris"));
+    assert_eq!(config.routes.rules()[0].times.quiet, Some(Duration::from_secs(3600)));
+    let wrong = |text: &str| words(&parse(text).unwrap_err());
+    let twice = wrong(&orders(&format!("steps.pass_on_to = [{ris}, {ris}]"), ""));
+    assert!(twice.contains("names ris twice"), "{twice}");
+    // What a route leaves out stands in [orders].
+    let odd = wrong(&orders("settle = '5m'", "quiet = '2m'"));
+    assert!(odd.contains("route[0]") && odd.contains("settle"), "{odd}");
+    let none = orders("", "quiet = '2m'").replace("[orders]", "");
+    assert!(wrong(&none).contains("keeps no orders"));
 }
 
 #[test]

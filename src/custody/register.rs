@@ -23,7 +23,7 @@ pub const KEY_MAX: usize = 128;
 /// Longest term, in bytes.
 pub const TERM_MAX: usize = 128;
 /// Most terms of one entry.
-pub const TERMS_MAX: usize = 48;
+pub const TERMS_MAX: usize = 256;
 /// Longest sum of keys, terms and bodies of changes that are made together, in bytes.
 pub const CHANGES_BYTES_MAX: usize = HEAD_LENGTH_MAX as usize - (64 << 10);
 /// Most entries that one question gives.

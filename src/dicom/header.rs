@@ -62,12 +62,26 @@ pub enum Reading {
     Header(Header),
 }
 
+/// Where the pixel data (7FE0,0010) stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PixelData {
+    /// The first byte of its value in the data set; of encapsulated ones that behind the Basic Offset
+    /// Table.
+    pub at: u64,
+    /// Length of a native value, as its header says; `None`: encapsulated.
+    pub length: Option<u32>,
+    /// The Basic Offset Table of an encapsulated value, as far as it was there to be read.
+    pub offsets: Vec<u32>,
+}
+
 /// The top-level elements of a data set that come before its pixel data, as text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
     values: BTreeMap<(u16, u16), String>,
     /// Whether everything before the pixel data was read: what is absent then is not there.
     pub whole: bool,
+    /// The pixel data behind it.
+    pub pixel_data: Option<PixelData>,
     /// Why reading ended before the pixel data or the end, in words without patient data.
     pub fault: Option<String>,
 }
@@ -154,6 +168,10 @@ fn read_deflated(bytes: &[u8], complete: bool) -> Reading {
         return Reading::Unreadable;
     }
     let mut reading = Walk::new(&inflated, Coding::ExplicitLittle, complete && whole && !cut).run();
+    if let Reading::Header(header) = &mut reading {
+        // It stands in what was inflated.
+        header.pixel_data = None;
+    }
     if let Reading::Header(header) = &mut reading
         && complete
         && !whole
@@ -264,6 +282,9 @@ impl<'a> Walk<'a> {
         let start = self.at;
         let head = self.next_head(self.coding)?;
         let group = head.tag.group();
+        if head.tag == tags::PIXEL_DATA {
+            self.header.pixel_data = Some(self.pixel_data(&head));
+        }
         if group >= tags::PIXEL_DATA.group() && group != 0xFFFE {
             return Err(Stop::PixelData);
         }
@@ -276,6 +297,22 @@ impl<'a> Walk<'a> {
         let value = self.take(head.length, head.tag)?;
         self.keep(&head, value);
         Ok(())
+    }
+
+    fn pixel_data(&self, head: &Head) -> PixelData {
+        let at = |at: usize| u64::try_from(at).unwrap_or(u64::MAX);
+        if head.length != UNDEFINED {
+            let length = Some(head.length);
+            return PixelData { at: at(self.at), length, offsets: Vec::new() };
+        }
+        let mut bytes = &self.bytes[self.at..];
+        let before = bytes.len();
+        let item = self::head(&mut bytes, self.coding).ok().filter(|h| h.tag == ITEM);
+        let table = item.and_then(|item| bytes.get(..item.length as usize)).unwrap_or_default();
+        let (offsets, _) = table.as_chunks::<4>();
+        let offsets = offsets.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        let behind = self.at + (before - bytes.len()) + table.len();
+        PixelData { at: at(behind), length: None, offsets }
     }
 
     fn next_head(&mut self, coding: Coding) -> Result<Head, Stop> {

@@ -41,6 +41,7 @@ async fn site(data: &Path, limits: Limits) -> Site {
     c.assembly.object = 4 << 20;
     let custody = Custody::open(c, metrics.clone()).unwrap();
     let rule = Rule {
+        times: crate::routing::Times::default(),
         name: "all".into(),
         when: vec![],
         to: vec!["pacs".parse().unwrap()],

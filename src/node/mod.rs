@@ -34,6 +34,7 @@ use crate::intake;
 use crate::metrics::Metrics;
 use crate::ops;
 use crate::orders::commitment;
+use crate::orders::passing;
 use crate::orders::registrar;
 use crate::orders::retriever;
 use crate::orders::worklist::poll;
@@ -109,6 +110,7 @@ pub struct Node {
     hl7: Option<JoinHandle<()>>,
     /// The API, and what ends when its last connection has ended.
     api: Option<api::Serving>,
+    hl7_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     reloads: mpsc::Receiver<ops::ReloadRequest>,
     addresses: Addresses,
     accepting: CancellationToken,
@@ -172,7 +174,17 @@ impl Node {
         let asking = CancellationToken::new();
         let mut tasks = Vec::new();
         let (ask, asked) = mpsc::channel(retriever::TASKS_MAX);
-        let desk = config.registrar().map(|registrar| {
+        let passing = config.passing()?;
+        let door = passing.as_ref().map(passing::Config::door).unwrap_or_default();
+        let steps = passing.map(|passing| {
+            let (custody, metrics) = (custody.clone(), metrics.clone());
+            let (steps, task) =
+                passing::start(passing, door.clone(), custody, metrics, asking.clone());
+            tasks.push(task);
+            steps
+        });
+        let desk = config.registrar().map(|mut registrar| {
+            registrar.pass_on = door;
             let (custody, metrics) = (custody.clone(), metrics.clone());
             let ways = (router.clone() as Arc<dyn registrar::Ways>, router.held());
             let asks = (ask, router.priors());
@@ -202,6 +214,7 @@ impl Node {
             orders: desk,
             worklists,
             notifier,
+            steps,
             reload,
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),
@@ -232,6 +245,7 @@ impl Node {
             tunnel,
             hl7: None,
             api: None,
+            hl7_tls: None,
             reloads,
             accepting,
             sending,
@@ -267,6 +281,7 @@ impl Node {
             if let Some(hl7) = orders::listen(&self.config, desk, metrics, accepting).await? {
                 (self.addresses.hl7, self.addresses.hl7_tls) = (hl7.plain, hl7.tls);
                 self.hl7 = Some(hl7.task);
+                self.hl7_tls = hl7.certificate;
             }
         }
         let Some(section) = self.config.intake() else { return Ok(()) };

@@ -40,6 +40,8 @@ pub(super) struct Hl7 {
     pub(super) plain: Option<SocketAddr>,
     pub(super) tls: Option<SocketAddr>,
     pub(super) task: JoinHandle<()>,
+    /// What the TLS listener shows, replaced by a reload.
+    pub(super) certificate: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
 }
 
 /// Opens the HL7 listeners, where the configuration has some.
@@ -66,9 +68,10 @@ pub(super) async fn listen(
         plain.as_ref().and_then(|l| l.local_addr().ok()),
         tls.as_ref().and_then(|(l, _)| l.local_addr().ok()),
     );
+    let certificate = tls.as_ref().map(|(_, tls)| tls.clone());
     let listeners = MllpListeners { plain, tls };
     let limits = Arc::new(ArcSwap::from_pointee(section.mllp.clone()));
     let messages = Arc::new(Counter(desk));
     let task = tokio::spawn(mllp::serve(listeners, limits, messages, metrics, accepting));
-    Ok(Some(Hl7 { plain: addresses.0, tls: addresses.1, task }))
+    Ok(Some(Hl7 { plain: addresses.0, tls: addresses.1, task, certificate }))
 }

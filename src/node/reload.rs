@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,9 @@ use crate::custody::Custody;
 use crate::delivery::{self, Delivery, Destination};
 use crate::metrics::Metrics;
 use crate::ops;
+
+/// How long a reload waits for the orders to be told of other times.
+const RULES_TIME: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Reads the configuration and all certificates again.
@@ -34,6 +38,7 @@ impl Node {
         let delivery_tls = digest_of(&new.delivery_files());
         let intake_tls = new.intake_tls().map_err(|e| vec![e.to_string()])?;
         let door = new.api_door().map_err(|e| vec![e.to_string()])?;
+        let hl7_tls = new.hl7_tls().map_err(|e| vec![e.to_string()])?;
         if let (Some(tunnel), Some(section)) = (&self.tunnel, new.tunnel()) {
             tunnel.reload(&section.files).map_err(|e| vec![e.to_string()])?;
         }
@@ -50,6 +55,17 @@ impl Node {
         }
         if let (Some(api), Some(door)) = (&self.api, door) {
             api.api.replace(door);
+        }
+        if let (Some(tls), Some(new)) = (&self.hl7_tls, hl7_tls) {
+            tls.store(new);
+        }
+        if let (Some(desk), Some(orders)) = (&self.view.orders, &new.orders) {
+            let told = tokio::time::timeout(RULES_TIME, desk.rules(orders.rules.clone())).await;
+            match told {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => said.push(format!("orders: the times stay as they were: {e}")),
+                Err(_) => said.push("orders: the times count once the ledger is ready".into()),
+            }
         }
         self.view.routes.store(Arc::new(new.routes.clone()));
         self.receivers.store(Arc::new(new.receivers()));

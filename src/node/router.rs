@@ -11,7 +11,7 @@ use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
 use crate::orders::registrar::{Desk, HeldStudies, PriorStudies, Receivers, UNTIL_MATCHED, Ways};
-use crate::routing::{Subject, Table};
+use crate::routing::{Subject, Table, Times};
 use crate::{intake, ops, tunnel};
 
 /// Bytes of a body that are read to route it again.
@@ -121,6 +121,10 @@ impl Ways for TableRouter {
 
     fn corrects(&self, envelope: &Envelope, attribute: &dyn Fn(&str) -> Option<String>) -> bool {
         self.routes.load().corrects(&Subject { envelope, attribute })
+    }
+
+    fn times(&self, envelope: &Envelope, attribute: &dyn Fn(&str) -> Option<String>) -> Times {
+        self.routes.load().times(&Subject { envelope, attribute })
     }
 }
 

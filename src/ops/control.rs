@@ -12,7 +12,7 @@
 //! | `POST /confirm-clock` | | `{"confirmed": true}` |
 //! | `GET /orders?state=WORD&limit=N`, `GET /missing` | | open cases |
 //! | `POST /order`, `POST /case` | `{"number"}`, `{"study"}` | all that is known of it |
-//! | `POST /order/add`, `POST /order/cancel`, `POST /link`, `POST /recall` | what is to change | in words |
+//! | `POST /order/add`, `POST /order/cancel`, `POST /link`, `POST /recall`, `POST /waive`, `POST /reinstate` | what is to change | in words |
 //! | `GET /notices`, `POST /notice/test` | `{"rule"}` | undelivered notices; what became of a test |
 //! | `POST /seen` | `{"study"}` | how many withdrawn images a person has acknowledged |
 //! | `POST /reload` | | what was applied, or 422 with what is wrong |

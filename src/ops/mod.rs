@@ -25,6 +25,7 @@ use crate::custody::Custody;
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
 use crate::orders::notifier::Notifier;
+use crate::orders::passing;
 use crate::orders::registrar::Desk;
 use crate::orders::worklist::poll::Conditions;
 use crate::routing::Table;
@@ -49,6 +50,8 @@ pub struct View {
     pub worklists: Conditions,
     /// Who brings notices to their receivers, where there are some.
     pub notifier: Option<Notifier>,
+    /// How those fare to whom steps are passed on.
+    pub steps: Option<passing::Watch>,
     /// Asks the node to read its configuration again; the answer comes in words.
     pub reload: mpsc::Sender<ReloadRequest>,
     /// When it started.

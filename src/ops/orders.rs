@@ -12,7 +12,7 @@ use axum::{Json, Router};
 
 use super::View;
 use super::control::Caller;
-use crate::orders::registrar::{Desk, DeskError, NewOrder, Page};
+use crate::orders::registrar::{Decision, Desk, DeskError, NewOrder, Page};
 use crate::orders::verdict::What;
 
 /// Rows of a listing unless the question says how many.
@@ -32,6 +32,8 @@ pub(super) fn routes() -> Router<Arc<View>> {
         .route("/link", post(link))
         .route("/recall", post(recall))
         .route("/seen", post(seen))
+        .route("/waive", post(waive))
+        .route("/reinstate", post(reinstate))
 }
 
 /// Which rows.
@@ -62,6 +64,15 @@ struct Cancel {
 struct Link {
     study: String,
     order: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Images {
+    study: String,
+    #[serde(default)]
+    images: Vec<String>,
+    #[serde(default)]
+    reason: String,
 }
 
 impl IntoResponse for DeskError {
@@ -173,4 +184,30 @@ async fn link(
     let linked = desk.link(study.clone(), order.clone(), by.clone()).await;
     tracing::info!(target: "audit", by, study, order, done = linked.is_ok(), "study linked");
     answer(linked.map(|now| serde_json::json!({ "now": now })))
+}
+
+async fn waive(
+    Keeper(desk): Keeper,
+    ConnectInfo(Caller(by)): ConnectInfo<Caller>,
+    Json(images): Json<Images>,
+) -> Response {
+    decide(&desk, images, false, by).await
+}
+
+async fn reinstate(
+    Keeper(desk): Keeper,
+    ConnectInfo(Caller(by)): ConnectInfo<Caller>,
+    Json(images): Json<Images>,
+) -> Response {
+    decide(&desk, images, true, by).await
+}
+
+async fn decide(desk: &Desk, images: Images, expect: bool, by: String) -> Response {
+    let Images { study, images, reason } = images;
+    let named = images.len();
+    let decision = Decision { study: study.clone(), images, expect, reason, by: by.clone() };
+    let decided = desk.decide(decision).await;
+    let done = decided.is_ok();
+    tracing::info!(target: "audit", by, study, named, expect, done, "decided about images");
+    answer(decided.map(|now| serde_json::json!({ "now": now })))
 }

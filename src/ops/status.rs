@@ -9,6 +9,7 @@ use crate::custody::state::StateName;
 
 use super::View;
 use crate::orders::notifier::{Notifier, Undelivered};
+use crate::orders::passing;
 use crate::orders::registrar::Counts;
 use crate::orders::worklist::poll::Condition;
 
@@ -44,6 +45,9 @@ pub struct Status {
     /// Notices that are not delivered; absent where there are none to deliver.
     #[serde(default)]
     pub notices: Option<Undelivered>,
+    /// Those to whom steps are passed on.
+    #[serde(default)]
+    pub steps: Vec<passing::Standing>,
 }
 
 /// The spool at a glance.
@@ -160,6 +164,7 @@ impl Status {
             },
             worklists: view.worklists.now(),
             notices: view.notifier.as_ref().map(Notifier::undelivered),
+            steps: view.steps.as_ref().map(|s| s.borrow().clone()).unwrap_or_default(),
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }

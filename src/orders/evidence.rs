@@ -35,6 +35,9 @@ pub const KEY_OBJECT: &str = "1.2.840.10008.5.1.4.1.1.88.59";
 #[serde(rename_all = "kebab-case")]
 #[cbor(index_only)]
 pub enum Grade {
+    /// 0: a person has decided.
+    #[n(0)]
+    Decision = 0,
     /// 1: the modality's storage-commitment request (PS3.4 J).
     #[n(1)]
     Commitment = 1,

@@ -100,6 +100,7 @@ impl History {
         for m in &self.messages {
             order.apply(&m.action, &m.source, m.stamp.sent);
         }
+        order.state = super::part::state_with(&order.content.parts, order.state);
         order
     }
 

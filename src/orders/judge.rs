@@ -97,6 +97,7 @@ pub fn judge(case: &Case<'_>, rules: &Rules, now: Timestamp) -> Verdict {
     let hold = findings.iter().map(|f| f.what).find(|what| match what {
         // A person who has linked the two has seen that they differ.
         What::PatientMismatch => rules.hold_patient_mismatch && !linked,
+        What::PatientMixed => rules.hold_patient_mismatch && !linked,
         What::WrongWorklistEntry => true,
         What::NoOrder => rules.hold_until_matched,
         _ => false,
@@ -263,7 +264,16 @@ impl<'a> Facts<'a> {
         if extra > 0 {
             return presume(Sentence::new(Word::PresumedBeyond, &[&extra]));
         }
-        let reason = Sentence::new(Word::CompleteAll, &[&self.counts.named()]);
+        let named = self.counts.named();
+        if self.counts.waived > 0 {
+            let reason = Sentence::new(Word::CompleteDecided, &[&named, &self.counts.waived]);
+            let mut by = self.grounds(|_| true);
+            let decided =
+                |s: &&Spoken| matches!(s.statement.said, Said::Decided { expect: false, .. });
+            by.extend(self.case.tally.spoken().filter(decided).filter_map(Ground::of));
+            return (Finding::new(What::Complete, reason, Word::Wait).on(by), None);
+        }
+        let reason = Sentence::new(Word::CompleteAll, &[&named]);
         let complete = Finding::new(What::Complete, reason, Word::Wait);
         (complete.on(self.grounds(|_| true)), None)
     }
@@ -312,7 +322,7 @@ impl<'a> Facts<'a> {
             return self.until_overdue(began.unwrap_or_default(), self.arriving());
         }
         let performed = order.filter(|o| o.state == OrderState::Performed).map(|o| o.changed_at);
-        let times = [order.and_then(|o| o.content.scheduled), performed];
+        let times = [order.and_then(|o| o.content.due()), performed];
         let Some(scheduled) = times.into_iter().flatten().min() else {
             return ended(What::Due, Word::DueSometime);
         };
@@ -338,6 +348,11 @@ impl<'a> Facts<'a> {
             out.push(Finding::new(what, reason, action));
         };
         let anything = self.counts.held() + self.counts.withdrawn_held > 0;
+        let patients = self.case.tally.patients();
+        if patients > 1 {
+            let reason = Sentence::new(Word::PatientsMixed, &[&patients]);
+            tell(What::PatientMixed, reason, Word::CheckMixed);
+        }
         match self.case.matched {
             Some(Match::Order { doubts, .. }) => {
                 if doubts.patient == Agreement::Different {
@@ -352,6 +367,8 @@ impl<'a> Facts<'a> {
                 let reason = Sentence::new(Word::OrderAmbiguous, &[&orders.len()]);
                 tell(What::NoOrder, reason, Word::LinkOrder);
             }
+            // A person has decided that it belongs to none.
+            Some(Match::Unlinked) => {}
             Some(_)
                 if anything && (self.rules.orders_expected || self.rules.hold_until_matched) =>
             {

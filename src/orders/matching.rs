@@ -199,7 +199,13 @@ fn found(study: &StudyFacts, order: &Order, by: By) -> Match {
 
 /// What disagrees between a study and an order, however they came together.
 pub fn doubts(study: &StudyFacts, order: &Order) -> Doubts {
+    let named = study.accession.as_ref().filter(|a| a.is_named());
+    let of_part = named.is_some_and(|a| {
+        let parts = order.content.parts.iter().filter_map(|p| p.accession.as_ref());
+        parts.into_iter().any(|b| a.id == b.id && a.agrees(b) != Agreement::Different)
+    });
     let accession = match (&study.accession, &order.content.accession) {
+        _ if of_part => Agreement::Same,
         (Some(a), Some(b)) if a.is_named() && b.is_named() => match a.agrees(b) {
             // Accession numbers of one origin: other digits are another number.
             Agreement::Unsure if a.id != b.id => Agreement::Different,
@@ -213,24 +219,29 @@ pub fn doubts(study: &StudyFacts, order: &Order) -> Doubts {
 
 fn names(study: &StudyFacts, order: &Order, by: By) -> bool {
     let content = &order.content;
-    let same = |a: &Option<Identifier>, b: &Option<Identifier>| match (a, b) {
-        (Some(a), Some(b)) => a.is_named() && a.id == b.id && a.agrees(b) != Agreement::Different,
-        _ => false,
+    let same = |a: &Identifier, b: &Identifier| {
+        a.is_named() && a.id == b.id && a.agrees(b) != Agreement::Different
+    };
+    let placers = || {
+        let parts = content.parts.iter().map(|p| Identifier::bare(&p.number));
+        content.placer.iter().cloned().chain(parts)
     };
     match by {
         By::Person => false,
         By::Study => {
             !study.study.is_empty()
-                && (content.studies.contains(&study.study)
+                && (content.all_studies().any(|s| *s == study.study)
                     || stand_in::is_study_of(&order.key, &study.study))
         }
-        By::Accession => same(&study.accession, &content.accession),
-        By::Filler => same(&study.filler, &content.filler),
-        By::Placer => same(&study.placer, &content.placer),
+        By::Accession => {
+            study.accession.as_ref().is_some_and(|a| content.accessions().any(|b| same(a, b)))
+        }
+        By::Filler => study.filler.as_ref().is_some_and(|a| content.fillers().any(|b| same(a, b))),
+        By::Placer => study.placer.as_ref().is_some_and(|a| placers().any(|b| same(a, &b))),
         By::Procedure => {
             // Where both name the step it must agree too.
             let agrees = |requested: &str, step: &str| {
-                content.procedures.iter().any(|p| {
+                content.all_procedures().any(|p| {
                     let steps = p.step.is_empty() || step.is_empty() || p.step == step;
                     !requested.is_empty() && p.requested == requested && steps
                 })
@@ -309,11 +320,13 @@ impl Index {
 fn keys(order: &Order) -> Vec<(By, NodeName, String)> {
     let c = &order.content;
     let own = stand_in::study_uid(&order.key);
-    let mut named: Vec<(By, &str)> = c.studies.iter().map(|s| (By::Study, s.as_str())).collect();
+    let mut named: Vec<(By, &str)> = c.all_studies().map(|s| (By::Study, s.as_str())).collect();
     named.push((By::Study, &own));
-    let numbers = [(By::Accession, &c.accession), (By::Filler, &c.filler), (By::Placer, &c.placer)];
-    named.extend(numbers.iter().filter_map(|(by, id)| Some((*by, id.as_ref()?.id.as_str()))));
-    named.extend(c.procedures.iter().map(|p| (By::Procedure, p.requested.as_str())));
+    named.extend(c.accessions().map(|id| (By::Accession, id.id.as_str())));
+    named.extend(c.fillers().map(|id| (By::Filler, id.id.as_str())));
+    named.extend(c.placer.iter().map(|id| (By::Placer, id.id.as_str())));
+    named.extend(c.parts.iter().map(|p| (By::Placer, p.number.as_str())));
+    named.extend(c.all_procedures().map(|p| (By::Procedure, p.requested.as_str())));
     named.retain(|(_, id)| !id.is_empty());
     named.into_iter().map(|(by, id)| (by, order.key.origin.clone(), id.to_owned())).collect()
 }

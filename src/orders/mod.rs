@@ -1,8 +1,8 @@
 //! Orders, evidence, gaps: which images a study should have, which lack, and what to do.
 //!
-//! Pure but for [`registrar`], [`commitment`], [`retriever`], [`notifier`] and [`worklist::poll`]: no
-//! I/O, no tasks, no clock; time and events come as arguments, decisions go out as values. The registrar
-//! owns all of this state, stores it durably in custody,
+//! Pure but for [`registrar`], [`commitment`], [`passing`], [`retriever`], [`notifier`] and
+//! [`worklist::poll`]: no I/O, no tasks, no clock; time and events come as arguments, decisions go out
+//! as values. The registrar owns all of this state, stores it durably in custody,
 //! and acts.
 //!
 //! ```text
@@ -34,6 +34,8 @@ pub mod notice;
 pub mod notifier;
 pub mod numbering;
 pub mod order;
+pub mod part;
+pub mod passing;
 pub mod priors;
 pub mod recall;
 pub mod registrar;

@@ -30,6 +30,7 @@ impl Default for NoticeRules {
     fn default() -> Self {
         let about = [
             What::PatientMismatch,
+            What::PatientMixed,
             What::WrongWorklistEntry,
             What::Withdrawn,
             What::AccessionMismatch,

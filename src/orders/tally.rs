@@ -43,6 +43,8 @@ pub struct Counts {
     pub withdrawn_held: u32,
     /// Withdrawn for a reason that lasts, and stored again after that.
     pub came_again: u32,
+    /// Of those withdrawn, how many will not come, as a person has decided.
+    pub waived: u32,
     /// Frames of what is held and not withdrawn; an image that is no multi-frame image is one.
     pub frames: u64,
 }
@@ -69,6 +71,7 @@ impl Counts {
         part(&mut self.withdrawn, o.withdrawn);
         part(&mut self.withdrawn_held, o.withdrawn_held);
         part(&mut self.came_again, o.came_again);
+        part(&mut self.waived, o.waived);
         self.frames = if sign > 0 { self.frames + o.frames } else { self.frames - o.frames };
     }
 }
@@ -152,6 +155,9 @@ impl Entry {
             c.withdrawn = 1;
             c.withdrawn_held = u32::from(self.held.is_some());
             let rejected = self.last(|t| t == Taken::Rejected);
+            let expired = self.last(|t| t == Taken::Expired);
+            let waived = self.last(|t| t == Taken::Waived);
+            c.waived = u32::from(self.held.is_none() && waived > rejected.max(expired));
             let again = self.held.zip(rejected).is_some_and(|(h, at)| h.last > at);
             c.came_again = u32::from(again);
             return c;
@@ -206,9 +212,20 @@ pub struct Tally {
     numbering: Numbering,
     first_arrival: Option<Timestamp>,
     last_arrival: Option<Timestamp>,
+    patients: u32,
 }
 
 impl Tally {
+    /// Says how many different patients the images name; what compares patients knows.
+    pub fn name_patients(&mut self, patients: u32) {
+        self.patients = patients;
+    }
+
+    /// How many different patients the images name, as was last said.
+    pub fn patients(&self) -> u32 {
+        self.patients
+    }
+
     /// Of all evidence and of all that custody holds.
     pub fn of<'a>(evidence: &Evidence, held: impl IntoIterator<Item = &'a Instance>) -> Self {
         let mut tally = Self::default();

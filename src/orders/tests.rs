@@ -12,6 +12,7 @@ use super::matching::{By, Doubts, Match};
 use super::order::{Content, Order, OrderKey};
 use super::tally::Tally;
 use super::verdict::{Settled, Verdict, What};
+use super::words::{Sentence, Word};
 use crate::clock::Timestamp;
 
 pub(super) fn lists(series: &str, sops: impl IntoIterator<Item = u8>) -> Vec<SeriesList> {
@@ -352,6 +353,51 @@ fn images_without_an_order_are_told_and_held_only_where_the_route_says_so() {
     assert_eq!(judged(&until_matched).hold, Some(What::NoOrder));
     let without = Rules { orders_expected: false, ..Rules::default() };
     assert_eq!(judged(&without).headline().what, What::Arriving);
+}
+
+#[test]
+fn a_study_that_a_person_has_linked_to_no_order_lacks_none() {
+    let mut tally = Tally::default();
+    tally.arrive(&image(1, 0));
+    let matched = Match::Unlinked;
+    let case = Case { order: None, matched: Some(&matched), tally: &tally, settled: None };
+    assert_eq!(judge(&case, &Rules::default(), Timestamp(1)).headline().what, What::Arriving);
+}
+
+#[test]
+fn images_of_two_patients_are_the_gravest_but_one_finding_and_held_by_the_same_choice() {
+    let mut tally = Tally::default();
+    tally.arrive(&image(1, 0));
+    tally.name_patients(2);
+    let case = Case { order: None, matched: None, tally: &tally, settled: None };
+    let v = judge(&case, &Rules::default(), Timestamp(1));
+    assert_eq!((v.headline().what, v.hold), (What::PatientMixed, Some(What::PatientMixed)));
+    assert!(What::PatientMismatch < What::PatientMixed && What::PatientMixed.needs_attention());
+    assert_eq!(What::named("patient-mixed"), Some(What::PatientMixed));
+    let lenient = Rules { hold_patient_mismatch: false, ..Rules::default() };
+    assert_eq!(judge(&case, &lenient, Timestamp(1)).hold, None);
+}
+
+#[test]
+fn what_a_person_says_will_not_come_is_decided_until_it_comes_or_more_is_named() {
+    let decided = |id: &str, at, expect, sops| {
+        said(id, at, Said::Decided { expect, reason: String::new(), lists: lists("", sops) })
+    };
+    let mut events = vec![step("1", StepStatus::Completed, "", 0..3), Event::Image(image(0, 0))];
+    events.push(decided("d1", 5, false, 1..3));
+    let v = judged(&events);
+    assert_eq!((v.progress().what, v.progress().grade), (What::Complete, Some(Grade::Decision)));
+    assert_eq!(v.progress().reason, Sentence::new(Word::CompleteDecided, &[&1, &2]));
+    assert_eq!(v.progress().by[0].id, "d1");
+    events.push(step("2", StepStatus::Completed, "", 0..4));
+    let v = judged(&events);
+    assert_eq!((v.progress().what, v.missing.len()), (What::Short, 1), "only what is new");
+    events.push(Event::Image(image(2, 9)));
+    events.push(Event::Image(image(3, 9)));
+    let v = judged(&events);
+    assert_eq!(v.progress().reason, Sentence::new(Word::CompleteDecided, &[&3, &1]));
+    events.push(decided("d2", 6, true, 1..2));
+    assert_eq!(judged(&events).missing[0].sop, "1.1", "expected again");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-use super::evidence::Grade;
+use super::evidence::{Grade, Said};
 use super::numbering::Gap;
 use super::tally::{Lacking, Spoken};
 use super::words::{Sentence, Word};
@@ -25,6 +25,9 @@ pub enum What {
     /// Images and order name different patients.
     #[n(0)]
     PatientMismatch,
+    /// The images of one study name different patients.
+    #[n(17)]
+    PatientMixed,
     /// A step was discontinued with 110514.
     #[n(1)]
     WrongWorklistEntry,
@@ -84,7 +87,7 @@ impl What {
 
     /// The one that documents call so.
     pub fn named(word: &str) -> Option<Self> {
-        let all = (0..=16).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok());
+        let all = (0..=17).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok());
         all.into_iter()
             .find(|what| serde_json::to_value(what).is_ok_and(|own| own.as_str() == Some(word)))
     }
@@ -126,8 +129,9 @@ pub struct Ground {
 impl Ground {
     pub(super) fn of(spoken: &Spoken) -> Option<Self> {
         let s = &spoken.statement;
+        let decided = matches!(s.said, Said::Decided { .. }).then_some(Grade::Decision);
         let (id, source, at) = (s.id.clone(), s.source.clone(), s.last_at);
-        Some(Self { grade: s.grade()?, id, source, at })
+        Some(Self { grade: s.grade().or(decided)?, id, source, at })
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod condition;
 mod explain;
+mod times;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope, Urgency};
 
 pub use condition::{Attribute, Condition, Field, FieldError, Pattern, PatternError};
 pub use explain::{Explanation, Found, Mismatch, Patient, Verdict, Why};
+pub use times::Times;
 
 /// Most rules of a table.
 pub const RULES_MAX: usize = 1000;
@@ -65,6 +67,9 @@ pub struct Rule {
     pub last: bool,
     /// What this rule sends is to be corrected as its order says.
     pub correct: bool,
+    /// How long is waited for what it takes.
+    #[serde(skip)]
+    pub times: Times,
 }
 
 impl Rule {
@@ -152,6 +157,18 @@ impl Table {
             }
         }
         false
+    }
+
+    /// How long is waited for the subject, by all rules that apply.
+    pub fn times(&self, subject: &Subject<'_>) -> Times {
+        let mut times = Times::default();
+        for rule in self.rules.iter().filter(|rule| rule.applies(subject)) {
+            times = times.longest(rule.times);
+            if rule.last {
+                break;
+            }
+        }
+        times
     }
 
     /// As [`assign`](Self::assign), and says of every rule whether it applies and why not.

@@ -48,7 +48,17 @@ fn attribute(keyword: &str, pattern: &str) -> Condition {
 
 fn rule(name: &str, when: Vec<Condition>, to: &[&str]) -> Rule {
     let to = to.iter().map(|d| d.parse().unwrap()).collect();
-    Rule { name: name.into(), when, to, urgency: None, hold: None, last: false, correct: false }
+    let times = Times::default();
+    Rule {
+        name: name.into(),
+        when,
+        to,
+        urgency: None,
+        hold: None,
+        last: false,
+        correct: false,
+        times,
+    }
 }
 
 fn ask(rules: Vec<Rule>) -> Vec<(String, Urgency, Option<String>)> {
@@ -232,7 +242,8 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let one = (destinations, urgency, hold, any::<bool>()).prop_map(|(to, urgency, hold, ct)| {
         let when = vec![condition(Field::Modality, if ct { &["CT"] } else { &["MR"] })];
         let to = to.iter().map(|d| d.parse().unwrap()).collect();
-        Rule { name: "r".into(), when, to, urgency, hold, last: false, correct: false }
+        let times = Times::default();
+        Rule { name: "r".into(), when, to, urgency, hold, last: false, correct: false, times }
     });
     proptest::collection::vec(one, 0..8)
 }

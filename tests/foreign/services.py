@@ -36,6 +36,13 @@ def arguments():
                    help="rejects who wants to report an event without the SCP role")
     p.add_argument("--refuse-role", action="store_true")
     p.add_argument("--charset", default="ISO_IR 192")
+    p.add_argument("--port", type=int, default=0)
+    p.add_argument("--steps", action="store_true",
+                   help="remembers steps: 0111, 0112, and 0110 with A710 after their end")
+    p.add_argument("--abort-first", type=int, default=0, metavar="N",
+                   help="takes each of the first N N- requests, and aborts instead of answering")
+    p.add_argument("--forget", action="store_true",
+                   help="has lost the first step that it was told by the time it changes")
     p.add_argument("--images", type=int, default=2, help="how many a C-GET or C-MOVE has")
     return p.parse_args()
 
@@ -52,6 +59,7 @@ def plain(set_):
 class Services:
     def __init__(self, args):
         self.args, self.lock = args, threading.Lock()
+        self.steps, self.aborts, self.forgets = {}, args.abort_first, args.forget
 
     def say(self, **line):
         with self.lock:
@@ -61,6 +69,34 @@ class Services:
         if self.args.silent:
             time.sleep(10**6)
         return int(self.args.status, 16)
+
+    def judged(self, event, uid, begins, set_):
+        """What a RIS answers that keeps steps; the line says what it did with the request."""
+        ended = self.steps.get(uid) in ("COMPLETED", "DISCONTINUED")
+        if not begins and self.forgets and uid in self.steps:
+            del self.steps[uid]
+            self.forgets = False
+        answer = int(self.args.status, 16)
+        if self.args.steps:
+            if begins and uid in self.steps:
+                answer = 0x0111
+            elif not begins and uid not in self.steps:
+                answer = 0x0112
+            elif not begins and ended:
+                answer = Dataset()
+                answer.Status, answer.ErrorID = 0x0110, 0xA710
+        if answer == 0:
+            self.steps[uid] = str(set_.get("PerformedProcedureStepStatus", "")) \
+                or self.steps.get(uid, "")
+        status = answer if isinstance(answer, int) else int(answer.Status)
+        self.say(do="create" if begins else "set", instance=uid, status=f"{status:04X}",
+                 data=plain(set_), calling=event.assoc.requestor.ae_title)
+        if self.aborts > 0:
+            self.aborts -= 1
+            event.assoc.abort()
+        if self.args.silent:
+            time.sleep(10**6)
+        return answer
 
     def requested(self, event):
         role = event.assoc.requestor.role_selection.get(COMMITMENT)
@@ -72,17 +108,16 @@ class Services:
 
     def create(self, event):
         uid = str(event.request.AffectedSOPInstanceUID or "")
-        self.say(do="create", instance=uid, data=plain(event.attribute_list))
+        answer = self.judged(event, uid, True, event.attribute_list)
         out = None
         if not uid:
             out = Dataset()
             out.AffectedSOPInstanceUID = "2.25.42"
-        return self.verdict(), out
+        return answer, out
 
     def set(self, event):
         uid = str(event.request.RequestedSOPInstanceUID)
-        self.say(do="set", instance=uid, data=plain(event.modification_list))
-        return self.verdict(), None
+        return self.judged(event, uid, False, event.modification_list), None
 
     def event(self, event):
         self.say(do="event", type=event.event_type, data=plain(event.event_information))
@@ -147,7 +182,7 @@ def main():
                 (evt.EVT_N_SET, services.set), (evt.EVT_N_EVENT_REPORT, services.event),
                 (evt.EVT_C_FIND, services.find), (evt.EVT_C_MOVE, services.move),
                 (evt.EVT_C_GET, services.get)]
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    server = ae.start_server(("127.0.0.1", args.port), block=False, evt_handlers=handlers)
     print("listening", server.socket.getsockname()[1], flush=True)
     sys.stdin.read()
     os._exit(0)

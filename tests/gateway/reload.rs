@@ -1,10 +1,11 @@
 //! What a running node takes over from changed files, and what it says about the rest.
 
 use std::fs;
+use std::process::Command;
 
 use crate::foreign::storescu;
 use crate::part10::{data, files};
-use crate::site::{HOSPITAL, Node, Port, READING, Site, hikyaku, run_ok, text, until};
+use crate::site::{HOSPITAL, Node, Port, READING, Site, hikyaku, run, run_ok, text, until};
 
 /// Sends one image to a node, which must take it.
 fn send(node: &Node) {
@@ -69,6 +70,34 @@ fn a_renewed_certificate_under_another_name_is_taken_over_without_dropping_the_t
     let days = hospital.metric("hikyaku_certificate_days_left", &[&of_hospital]);
     assert!((9.0..=10.0).contains(&days), "{days}");
     assert_eq!(peer(&hospital)["since"], since, "the tunnel to {READING} was not dropped");
+}
+
+/// The certificate that a TLS listener shows, as PEM.
+fn shown(port: u16) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &format!("127.0.0.1:{port}")]);
+    let said = text(&run(&mut command).stdout);
+    let (_, rest) = said.split_once("-----BEGIN CERTIFICATE-----").unwrap_or_default();
+    rest.split("-----END").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_renewed_certificate_of_the_hl7_listener_is_shown_after_a_reload() {
+    let site = Site::new();
+    let plan = site.lone().orders();
+    let (plain, port) = (plan.port(Port::Hl7), plan.port(Port::DicomTls));
+    let node = plan
+        .set("orders.hl7", &format!("tls_listen = \"127.0.0.1:{port}\""))
+        .set("orders.hl7.tls", "certificate = \"pki/lone.crt\"\nkey = \"pki/lone.key\"")
+        .start();
+    let before = shown(port);
+    assert!(before.len() > 100, "{before}");
+    let issue = ["pki", "issue", "--renew", "--name", "lone", "--days", "10", "--dir"];
+    run_ok(hikyaku().args(issue).arg(site.pki()));
+    assert_eq!(shown(port), before);
+    reload(&node);
+    assert_ne!(shown(port), before);
+    assert!(std::net::TcpStream::connect(("127.0.0.1", plain)).is_ok());
 }
 
 /// Two nodes on one machine: the second has a DICOM listener that wants certificates.

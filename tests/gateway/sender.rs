@@ -84,7 +84,7 @@ pub(crate) const fn step(mut state: u64) -> u64 {
     state ^ state << 17
 }
 
-fn element(out: &mut Vec<u8>, tag: u32, vr: [u8; 2], value: &str) {
+pub(crate) fn element(out: &mut Vec<u8>, tag: u32, vr: [u8; 2], value: &str) {
     let mut value = value.as_bytes().to_vec();
     if value.len() % 2 == 1 {
         value.push(if vr == *b"UI" { 0 } else { b' ' });

@@ -2,7 +2,7 @@
 
 use super::{copy, open, ready};
 use crate::custody::Custody;
-use crate::custody::register::{Book, Change, EnterError, Entry};
+use crate::custody::register::{Book, Change, EnterError, Entry, TERMS_MAX};
 
 fn entry(key: &str, body: &str, terms: &[&str]) -> Entry {
     let terms = terms.iter().map(|t| t.as_bytes().to_vec().into()).collect();
@@ -83,7 +83,7 @@ async fn what_the_register_cannot_hold_is_refused_and_changes_nothing() {
         entry(&"k".repeat(129), "b", &[]),
         entry("k", &"b".repeat(1 << 20), &[]),
         entry("k", "b", &[&"t".repeat(129)]),
-        entry("k", "b", &["t"; 49]),
+        entry("k", "b", &["t"; TERMS_MAX + 1]),
     ];
     for bad in bad {
         let good = entry("good", "b", &[]);

@@ -209,3 +209,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_pixel_data_behind_the_header_is_known_by_place_and_length() {
+    let set = image();
+    let native = header(&set, EXPLICIT_VR_LE).pixel_data.unwrap();
+    let length = set.len() as u64;
+    assert_eq!(native, PixelData { at: length - 32, length: Some(32), offsets: vec![] });
+
+    let before = &set[..set.len() - 44];
+    let item = |value: &[u8]| {
+        let length = (value.len() as u32).to_le_bytes();
+        [&[0xfe, 0xff, 0x00, 0xe0][..], &length, value].concat()
+    };
+    let table = [0_u32, 20].map(u32::to_le_bytes).concat();
+    let bytes = [before, &open(0x7fe0, 0x0010, "OB"), &item(&table), &item(&[1; 12])].concat();
+    let coded = header(&bytes, "1.2.840.10008.1.2.4.70").pixel_data.unwrap();
+    let at = (before.len() + 12 + 8 + 8) as u64;
+    assert_eq!(coded, PixelData { at, length: None, offsets: vec![0, 20] });
+}

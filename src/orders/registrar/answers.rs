@@ -11,7 +11,7 @@ use super::roll::word;
 use super::store::Stopped;
 use super::{Registrar, Row};
 use crate::clock::Timestamp;
-use crate::orders::evidence::Statement;
+use crate::orders::evidence::{Said, Statement};
 use crate::orders::history::Message;
 use crate::orders::matching::{Link, Match, StudyFacts};
 use crate::orders::order::{Action, Order, OrderKey};
@@ -150,8 +150,17 @@ impl Registrar {
             self.store.below(&evidence(id), dossier.statements as usize).await?;
         for s in said {
             let n: usize = s.lists().iter().map(|l| l.instances.len()).sum();
-            let what = format!("{} names {n} instances", s.id);
-            events.push(Event { at: s.last_at, kind: "evidence", what, by: s.source });
+            let (kind, what) = match &s.said {
+                Said::Decided { expect: true, reason, .. } => {
+                    ("decision", format!("{n} instances are expected again: {reason}"))
+                }
+                Said::Decided { expect: false, reason, .. } => {
+                    ("decision", format!("{n} instances will not come: {reason}"))
+                }
+                _ => ("evidence", format!("{} names {n} instances", s.id)),
+            };
+            let what = what.trim_end_matches([':', ' ']).to_owned();
+            events.push(Event { at: s.last_at, kind, what, by: s.source });
         }
         events.extend(dossier.turns.iter().map(|Turn { at, headline, reason, .. }| {
             let what = format!("{}: {}", word(*headline), reason.text(Language::English));

@@ -29,7 +29,7 @@ use crate::custody::{Arrival, Body, CargoId};
 use crate::dicom::header::{Header, Reading, read, tag_of};
 use crate::orders::evidence::{Evidence, Statement};
 use crate::orders::instance::Instance;
-use crate::orders::judge::{Case, Rules, judge};
+use crate::orders::judge::{Case, judge};
 use crate::orders::manifest::{Carried, Manifest};
 use crate::orders::matching::{Match, order_of};
 use crate::orders::order::{Order, OrderKey};
@@ -239,6 +239,8 @@ impl Registrar {
         let issuer = self.issuer_of(&id);
         let instance = header::instance(envelope, header.as_ref(), arrival.kept_at);
         let ways = self.ways_of_image(envelope, header.as_ref());
+        let times = self.times_of_image(envelope, header.as_ref());
+        let patient = header::patient(envelope, header.as_ref(), &issuer);
         self.study(&id, Some(arrival.kept_at)).await?;
         let study = self.cases.open.get_mut(&id).expect("just read or made");
         let dossier = &mut study.dossier;
@@ -249,6 +251,8 @@ impl Registrar {
         if let Some(merges) = self.merges.get(&id.origin) {
             dossier.facts.patient = merges.settle(&dossier.facts.patient);
         }
+        dossier.take_times(times);
+        dossier.take_patient(patient);
         if dossier.modality.is_empty() || dossier.modality == "SR" {
             dossier.modality.clone_from(&envelope.modality);
         }
@@ -285,16 +289,6 @@ impl Registrar {
             true => self.config.patient_issuer.clone(),
             false => String::new(),
         }
-    }
-
-    /// What a study is judged by: only its own site is expected to have told us of an order.
-    pub(super) fn rules_for(&self, study: &StudyRef) -> Rules {
-        let mut rules = self.config.rules.clone();
-        rules.orders_expected &= study.origin == self.config.node;
-        if self.cases.open(study).is_some_and(|s| s.dossier.prior_of.is_some()) {
-            (rules.orders_expected, rules.hold_until_matched) = (false, false);
-        }
-        rules
     }
 
     /// The orders that could be a study's, and where the study belongs.
@@ -347,9 +341,11 @@ impl Registrar {
         let order = matched
             .order()
             .and_then(|key| candidates.iter().find(|o| o.key() == key).map(|o| o.history.order()));
-        let rules = self.rules_for(id);
+        let rules = self.rules_for(&dossier, order.as_ref());
         let asked = self.asked(&dossier).await?;
+        let patients = self.patients_of(&dossier);
         let study = self.cases.open.get_mut(id).expect("just read");
+        study.tally.name_patients(patients);
         let settled = study.dossier.settled;
         let case =
             Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
@@ -429,11 +425,14 @@ impl Registrar {
         let order = matched
             .order()
             .and_then(|key| candidates.iter().find(|o| o.key() == key).map(|o| o.history.order()));
-        let study = &self.cases.open[id];
+        let rules = self.rules_for(&dossier, order.as_ref());
+        let patients = self.patients_of(&dossier);
+        let study = self.cases.open.get_mut(id).expect("just read");
+        study.tally.name_patients(patients);
         let settled = dossier.settled;
         let case =
             Case { order: order.as_ref(), matched: Some(&matched), tally: &study.tally, settled };
-        let verdict = judge(&case, &self.rules_for(id), now);
+        let verdict = judge(&case, &rules, now);
         let verdict = withdrawn::shown(study, id.origin == self.config.node, verdict);
         Ok(Some((dossier, verdict)))
     }
@@ -474,7 +473,7 @@ impl Registrar {
         let order = record.history.order();
         let tally = Tally::default();
         let case = Case { order: Some(&order), matched: None, tally: &tally, settled: None };
-        let verdict = judge(&case, &self.config.rules, now);
+        let verdict = judge(&case, &self.rules_for_order(&order), now);
         record.standing = Some(Standing::of(&verdict, record.standing.as_ref(), now));
         self.tell_order(&mut record, &verdict, now);
         if record.is_owed() {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
+use super::decide::Decision;
 use super::evidence_in::{CommitmentList, Step};
 use super::listed::Listed;
 use super::new_order::{Entered, Flaw, NewOrder};
@@ -19,6 +20,7 @@ use crate::dicom::availability::Notice;
 use crate::dicom::correct::Correction;
 use crate::dicom::fault::Fault;
 use crate::dicom::header::Header;
+use crate::orders::judge::Rules;
 use crate::orders::order::OrderKey;
 use crate::orders::priors::Candidate;
 use crate::orders::recall;
@@ -61,6 +63,8 @@ pub(in crate::orders) enum Call {
     Acknowledge { study: String, by: String, reply: Answer<u32> },
     Rows { with_order: bool, page: Page, reply: Answer<Vec<Row>> },
     Missing { page: Page, reply: Answer<Vec<Row>> },
+    Decide { decision: Decision, reply: Answer<String> },
+    Rules { rules: Box<Rules>, reply: Answer<()> },
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
     Counts { reply: Answer<Counts> },
@@ -144,6 +148,25 @@ impl Desk {
         by: String,
     ) -> Result<String, DeskError> {
         self.ask(|reply| Call::Link { study, order, by, reply }).await
+    }
+
+    /// A person decides about images that lack, or that are withdrawn; how the study stands then,
+    /// in words.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: nothing has changed.
+    pub async fn decide(&self, decision: Decision) -> Result<String, DeskError> {
+        self.ask(|reply| Call::Decide { decision, reply }).await
+    }
+
+    /// Other times and choices are in force from now on; open cases are judged anew by them.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError::Stopped`].
+    pub async fn rules(&self, rules: Rules) -> Result<(), DeskError> {
+        self.ask(|reply| Call::Rules { rules: Box::new(rules), reply }).await
     }
 
     /// A person knows that images of a study were withdrawn; how many images that are.

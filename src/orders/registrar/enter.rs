@@ -28,6 +28,7 @@ use crate::orders::history::{Applied, Message, Stamp};
 use crate::orders::identifier::{Agreement, Identifier, Patient};
 use crate::orders::matching::Link;
 use crate::orders::order::{Action, Content, Order, OrderKey, OrderState};
+use crate::orders::part::Part;
 
 /// Orders, and studies, of one patient that a message changes at once.
 const PATIENT_ORDERS_MAX: usize = 256;
@@ -150,11 +151,42 @@ impl Registrar {
         }
         let (mut record, known) = self.order_for(&asking.content, now).await?;
         let before = record.history.order();
+        if is_part_of(&asking.content, &before) {
+            asking = asking.as_part_of(&before.content);
+        }
+        self.absorb(&asking.content.parts, &record, stamp, source, now).await?;
         for (m, action) in asking.actions(known).into_iter().enumerate() {
             let stamp = Stamp { id: format!("{}/{n}.{m}", stamp.id), ..stamp.clone() };
             record.history.apply(Message { stamp, source: source.to_owned(), action });
         }
         self.enter_order(record, &before, now).await
+    }
+
+    /// Orders that turn out to be parts of another one end: what they were waiting for, the other
+    /// one waits for.
+    async fn absorb(
+        &mut self,
+        parts: &[Part],
+        of: &OrderRecord,
+        stamp: &Stamp,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        for part in parts {
+            let key = OrderKey { origin: of.key().origin.clone(), number: part.number.clone() };
+            let known = self.store.get::<OrderRecord>(order_key(&key)).await?;
+            let Some(mut record) = known.filter(|_| key != *of.key()) else { continue };
+            let before = record.history.order();
+            if !before.state.is_open() {
+                continue;
+            }
+            let why = format!("it is part of order {}", of.key().number);
+            let stamp = Stamp { id: format!("{}/part", stamp.id), ..stamp.clone() };
+            let action = Action::Cancel(why);
+            record.history.apply(Message { stamp, source: source.to_owned(), action });
+            self.enter_order(record, &before, now).await?;
+        }
+        Ok(())
     }
 
     /// The order that a message means: by its placer's number, its filler's, or, when it has
@@ -185,12 +217,18 @@ impl Registrar {
             let term = kind.of_order(&origin, &id.id);
             let found: Vec<OrderRecord> = self.store.with(&term, b'o', NUMBERED_MAX).await?;
             let mut meant = found.into_iter().filter(|record| {
-                let other = record.history.order().content;
+                let order = record.history.order();
+                let other = &order.content;
                 // Two placers' numbers are two orders, whatever else they share.
                 let apart = content.placer.is_some() && other.placer.is_some();
                 match kind {
-                    Number::Placer => same(&content.placer, &other.placer),
-                    Number::Filler => !apart && same(&content.filler, &other.filler),
+                    Number::Placer => {
+                        same(&content.placer, &other.placer) || is_part_of(content, &order)
+                    }
+                    Number::Filler => {
+                        !apart && same(&content.filler, &other.filler)
+                            || is_part_of(content, &order)
+                    }
                     _ => !apart && same(&content.accession, &other.accession),
                 }
             });
@@ -370,15 +408,27 @@ impl Registrar {
         now: Timestamp,
     ) -> Result<Result<String, DeskError>, Stopped> {
         let key = OrderKey { origin: self.config.node.clone(), number: number.to_owned() };
-        let Some(mut record) = self.store.get::<OrderRecord>(order_key(&key)).await? else {
-            return Ok(Err(DeskError::Unknown(format!("this node has no order {number}"))));
+        let whole = Action::Cancel(reason.to_owned());
+        let (mut record, action) = match self.store.get::<OrderRecord>(order_key(&key)).await? {
+            Some(record) => (record, whole),
+            None => {
+                let placer = Some(Identifier::bare(number));
+                let content = Content { placer, ..Content::default() };
+                let (record, known) = self.order_for(&content, now).await?;
+                if !known || !is_part_of(&content, &record.history.order()) {
+                    return Ok(Err(DeskError::Unknown(format!("this node has no order {number}"))));
+                }
+                let state = Some(OrderState::Cancelled);
+                let part = Part { number: number.to_owned(), state, ..Part::default() };
+                (record, Action::Change(Content { parts: vec![part], ..Content::default() }))
+            }
         };
         let before = record.history.order();
         if before.state == OrderState::Cancelled && before.ended_because == reason {
             return Ok(Ok(number.to_owned()));
         }
         let heard = self.hear_at(now);
-        record.history.apply(by_person(Action::Cancel(reason.to_owned()), by, heard));
+        record.history.apply(by_person(action, by, heard));
         self.enter_order(record, &before, now).await?;
         Ok(Ok(number.to_owned()))
     }
@@ -419,6 +469,15 @@ impl Registrar {
         let words = self.roll_words(&CaseId::Study(id));
         Ok(Ok(words))
     }
+}
+
+/// Whether a message names a part of this order by the part's own number.
+fn is_part_of(content: &Content, order: &Order) -> bool {
+    let numbers = [&content.placer, &content.filler].into_iter().flatten();
+    let number = numbers.into_iter().find(|id| id.is_named());
+    number.is_some_and(|id| {
+        id.id != order.key.number && order.content.parts.iter().any(|p| p.number == id.id)
+    })
 }
 
 fn by_person(action: Action, by: &str, now: Timestamp) -> Message {

@@ -141,6 +141,10 @@ impl Registrar {
                 Err(_) => return Ok(Err(Fault::failed("the step cannot be read here"))),
             },
         };
+        let mut outgoing = match self.outgoing(&step) {
+            Ok(outgoing) => outgoing,
+            Err(fault) => return Ok(Err(fault)),
+        };
         let lists = performed_series(&step.attributes);
         for element in step.attributes {
             whole.put(element);
@@ -182,8 +186,16 @@ impl Registrar {
             self.learn_of_step(&study, &whole).await?;
             self.judge_study(&study, now).await?;
         }
+        if let Some(outgoing) = &mut outgoing
+            && !self.number(outgoing).await?
+        {
+            return Ok(Err(Fault::failed("the step cannot be kept just now")));
+        }
         let record = StepRecord { status, attributes };
         self.store.put(entry(step_key(&step.instance), &record, Vec::new()));
+        if let Some(outgoing) = &outgoing {
+            self.pass_on(outgoing);
+        }
         Ok(Ok(()))
     }
 

@@ -26,7 +26,8 @@ pub const UNTIL_MATCHED: &str = "until-matched";
 pub type HeldStudies = Arc<ArcSwap<BTreeMap<StudyKey, String>>>;
 
 /// Holds of routes that a verdict ends.
-pub(super) const ENDED: &[&str] = &[UNTIL_MATCHED, "patient-mismatch", "wrong-worklist-entry"];
+pub(super) const ENDED: &[&str] =
+    &[UNTIL_MATCHED, "patient-mismatch", "patient-mixed", "wrong-worklist-entry"];
 /// Who holds, in listings of duties.
 pub(super) const BY: &str = "orders";
 /// Most studies that a start finds to be held or released.

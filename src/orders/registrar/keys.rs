@@ -14,10 +14,13 @@ use crate::orders::identifier::{Identifier, Patient};
 use crate::orders::instance::Instance;
 use crate::orders::matching::StudyFacts;
 use crate::orders::order::{Order, OrderKey};
+use crate::orders::part::Part;
 use crate::orders::stand_in;
 
 /// Study UIDs, procedures and patient numbers by which an order is found.
 const FOUND_BY_MAX: usize = 8;
+/// Numbers of its parts by which an order is found; with all others they fit into one entry.
+const FOUND_BY_PARTS_MAX: usize = 200;
 
 /// Whether a case is open.
 pub(super) const OPEN: &[u8] = b"open";
@@ -162,7 +165,7 @@ impl Number {
 }
 
 /// The numbers of an order, and those that stand in for what it has none of.
-pub(super) fn order_numbers(order: &Order) -> Vec<(Number, Cow<'_, str>)> {
+pub(super) fn order_numbers<'a>(order: &'a Order) -> Vec<(Number, Cow<'a, str>)> {
     let c = &order.content;
     let mut all: Vec<(Number, &str)> = Vec::new();
     all.extend(c.studies.iter().take(FOUND_BY_MAX).map(|s| (Number::Study, s.as_str())));
@@ -176,10 +179,34 @@ pub(super) fn order_numbers(order: &Order) -> Vec<(Number, Cow<'_, str>)> {
     let procedures = c.procedures.iter().take(FOUND_BY_MAX);
     all.extend(procedures.map(|p| (Number::Procedure, p.requested.as_str())));
     all.extend(patient_numbers(&c.patient));
+    let part = |p: &'a Part| {
+        let bare = |id: &'a Option<Identifier>| id.as_ref().map(|id| id.id.as_str());
+        let numbers = [(Number::Accession, bare(&p.accession)), (Number::Filler, bare(&p.filler))];
+        let numbers = numbers.into_iter().filter_map(|(kind, id)| Some((kind, id?)));
+        let studies = p.studies.iter().map(|s| (Number::Study, s.as_str()));
+        let procedures = p.procedures.iter().map(|p| (Number::Procedure, p.requested.as_str()));
+        [(Number::Placer, p.number.as_str())]
+            .into_iter()
+            .chain(numbers)
+            .chain(studies)
+            .chain(procedures)
+    };
+    let mut parts: Vec<(Number, &str)> = c.parts.iter().flat_map(part).collect();
+    parts.retain(|number| !all.contains(number));
+    // What children share with each other, such as their study, is one number; those that are
+    // their own come first.
+    parts.sort_by_key(|(kind, _)| match kind {
+        Number::Procedure => 2,
+        Number::Study => 1,
+        _ => 0,
+    });
+    let mut known = std::collections::HashSet::new();
+    parts.retain(|(kind, id)| known.insert((*kind as u8, *id)));
+    all.extend(parts.into_iter().take(FOUND_BY_PARTS_MAX));
     all.retain(|(_, id)| !id.is_empty());
     let mut all: Vec<_> = all.into_iter().map(|(kind, id)| (kind, Cow::Borrowed(id))).collect();
     all.push((Number::Study, stand_in::study_uid(&order.key).into()));
-    let requested = stand_in::requested_ids(order, FOUND_BY_MAX).into_iter();
+    let requested = stand_in::requested_ids(&order.with_parts(), FOUND_BY_MAX).into_iter();
     all.extend(requested.map(|id| (Number::Procedure, id.into())));
     all
 }

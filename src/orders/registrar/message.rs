@@ -1,7 +1,8 @@
 //! What HL7 messages say, in the words of this room. Pure.
 //!
-//! Orders of one message that have the same number are one order: JAHIS sends a parent and its
-//! children under one placer number. The times of a message are local to its sender; where it
+//! Orders of one message that have the same number are one order. JAHIS sends a parent and its
+//! children under one placer number, or the children under numbers of their own: those are parts of
+//! the parent's order ([`Part`]), which they name (ORC-8). The times of a message are local to its sender; where it
 //! states no offset they are read in the zone that the caller gives.
 
 use jiff::tz::TimeZone;
@@ -16,6 +17,7 @@ use crate::hl7::patient::Patient as Hl7Patient;
 use crate::hl7::time::{Precision, TimeStamp};
 use crate::orders::identifier::{Authority, Identifier, Patient};
 use crate::orders::order::{Action, Clinical, Code, Content, OrderState, PARTS_MAX, Procedure};
+use crate::orders::part::Part;
 
 /// Longest text for the reader that is taken, in bytes.
 const CLINICAL_MAX: usize = 8 << 10;
@@ -53,6 +55,41 @@ impl Asking {
                 Some(state) => vec![Action::Change(content), Action::Status(state)],
                 None => vec![Action::Change(content)],
             },
+        }
+    }
+
+    /// The part that a message means which names the part by its own number, below its order.
+    pub(super) fn as_part_of(&self, order: &Content) -> Self {
+        let Content { patient, .. } = self.content.clone();
+        let Content { placer, filler, .. } = order.clone();
+        let part = self.part();
+        Self {
+            content: Content { placer, filler, patient, parts: vec![part], ..Content::default() },
+            asked: Asked::Change,
+            status: String::new(),
+            why: self.why.clone(),
+        }
+    }
+
+    fn part(&self) -> Part {
+        let c = &self.content;
+        let state = match self.asked {
+            Asked::New => Some(OrderState::Requested),
+            Asked::Cancel => Some(OrderState::Cancelled),
+            Asked::Discontinue => Some(OrderState::Discontinued),
+            Asked::Status => self.state().filter(|state| *state != OrderState::Requested),
+            Asked::Change | Asked::Hold | Asked::Release => None,
+        };
+        let number = [&c.placer, &c.filler].into_iter().flatten().find(|id| id.is_named());
+        Part {
+            number: number.map(|id| id.id.clone()).unwrap_or_default(),
+            filler: c.filler.clone(),
+            accession: c.accession.clone(),
+            studies: c.studies.clone(),
+            procedures: c.procedures.clone(),
+            scheduled: c.scheduled,
+            urgency: c.urgency,
+            state,
         }
     }
 
@@ -94,6 +131,7 @@ impl Asking {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        self.content.parts.extend(other.content.parts);
         self.asked = other.asked;
         self.status = other.status;
     }
@@ -104,7 +142,25 @@ pub(super) fn askings(message: &OrderMessage, issuer: &str, zone: &TimeZone) -> 
     let patient = patient(&message.patient, issuer);
     let mut all: Vec<Asking> = Vec::new();
     for order in &message.orders {
-        let asking = asking(order, message, &patient, zone);
+        let mut asking = asking(order, message, &patient, zone);
+        let parent = Content {
+            placer: identifier(&order.parent),
+            filler: identifier(&order.parent_filler),
+            ..Content::default()
+        };
+        let is_part = order.is_child() && parent.number().is_some();
+        if is_part && parent.number() != asking.content.number() {
+            if asking.content.procedures.is_empty() {
+                let code = code(&order.procedure);
+                asking.content.procedures.push(Procedure { code, ..Procedure::default() });
+            }
+            asking = asking.as_part_of(&parent);
+            let number = parent.number().map(str::to_owned);
+            if let Some(own) = all.iter_mut().find(|a| a.content.number() == number.as_deref()) {
+                own.content.parts.extend(asking.content.parts);
+                continue;
+            }
+        }
         let number = asking.content.number().map(str::to_owned);
         match all.iter_mut().find(|a| number.is_some() && a.content.number() == number.as_deref()) {
             Some(same) => same.unite(asking),
@@ -166,6 +222,7 @@ fn asking(order: &Hl7Order, message: &OrderMessage, patient: &Patient, zone: &Ti
         requester: person(&order.requesters),
         referrer: person(&message.visit.referring),
         weight: weight(&order.observations),
+        parts: Vec::new(),
     };
     Asking {
         content,
@@ -366,6 +423,25 @@ mod tests {
         let all = read(&format!("{HEAD}{orders}"));
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].asked, Asked::New);
+    }
+
+    #[test]
+    fn children_with_numbers_of_their_own_are_parts_of_the_order_that_they_name() {
+        let orders = "ORC|NW|P1\rOBR|1|P1||A^A\rORC|PA|P1\rOBR|2|P1||A^A\r\
+                      ORC|CH|P2||||||P1\rOBR|3|P2||B^B||||||||||||||A2\r\
+                      ORC|CH|P3\rOBR|4|P3||C^C|||||||||||||||||||||||||P1\r";
+        let all = read(&format!("{HEAD}{orders}"));
+        assert_eq!((all.len(), all[0].asked), (1, Asked::New));
+        let parts = &all[0].content.parts;
+        let numbers: Vec<&str> = parts.iter().map(|p| p.number.as_str()).collect();
+        assert_eq!(numbers, ["P2", "P3"]);
+        assert_eq!(parts[0].accession, Some(Identifier::bare("A2")));
+        assert!(parts.iter().all(|p| p.state == Some(OrderState::Requested)));
+        // A child that comes without its parent names it all the same.
+        let alone = read(&format!("{HEAD}ORC|CA|P9\rORC|CH|P2||||||P1\r"));
+        assert_eq!(alone[1].content.number(), Some("P1"));
+        assert!(matches!(alone[1].actions(true)[..], [Action::Change(_)]), "only the part ends");
+        assert_eq!(alone[1].content.parts[0].state, Some(OrderState::Cancelled));
     }
 
     #[test]

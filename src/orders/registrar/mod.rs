@@ -19,6 +19,7 @@
 mod answers;
 mod cases;
 mod correct;
+mod decide;
 mod desk;
 mod enter;
 mod evidence_in;
@@ -29,6 +30,8 @@ mod keys;
 mod listed;
 mod message;
 mod new_order;
+mod pass_on;
+mod patients;
 mod place;
 mod priors_in;
 mod recall_record;
@@ -38,6 +41,7 @@ mod roll;
 mod store;
 mod tell;
 mod telling;
+mod times;
 mod travel;
 mod withdrawn;
 mod worklist;
@@ -54,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
 pub use correct::CORRECTION_PATIENCE;
+pub use decide::{DECIDED_MAX, Decision};
 pub use desk::{Desk, DeskError};
 pub use evidence_in::{CommitmentList, Step};
 pub use hand_on::{MESSAGE_BYTES_MAX, Receiver, Receivers};
@@ -78,6 +83,7 @@ use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
 use crate::orders::merges::Merges;
 use crate::orders::notice::Rule;
+use crate::orders::passing::Door;
 use crate::orders::priors::PriorRule;
 use crate::orders::retriever::Task;
 use cases::Cases;
@@ -132,6 +138,8 @@ pub struct Config {
     pub priors: Vec<PriorRule>,
     /// Who is told of what, and when.
     pub notices: Vec<Rule>,
+    /// To whom steps are passed on.
+    pub pass_on: Door,
 }
 
 /// Says its answer once the turn is durable, or why it is not.
@@ -165,6 +173,8 @@ struct Registrar {
     answered: u64,
     /// When metrics were brought up to date.
     shown: Timestamp,
+    /// Cases for which other rules are in force.
+    anew: times::Anew,
     /// When the last message was heard.
     heard: Timestamp,
     /// What this turn has laid over the book is lost, though the turn goes on.
@@ -203,6 +213,7 @@ pub fn start(
         cursor: Cursor::default(),
         answered: 0,
         shown: Timestamp::default(),
+        anew: times::Anew::default(),
         heard: Timestamp::default(),
         lost: false,
         config,
@@ -269,6 +280,7 @@ impl Registrar {
             }
             self.judge(case, now).await?;
         }
+        more |= self.judge_anew(now).await?;
         let written = self.end(&mut owed).await?;
         // Only what is durable here is told to others.
         self.hold_and_release().await?;
@@ -387,6 +399,11 @@ impl Registrar {
             }
             Call::Acknowledge { study, by, reply } => {
                 later(reply, self.acknowledge(&study, &by, now).await?)
+            }
+            Call::Decide { decision, reply } => later(reply, self.decide(decision, now).await?),
+            Call::Rules { rules, reply } => {
+                self.take_rules(*rules);
+                at_once(reply, Ok(()))
             }
             Call::Rows { with_order, page, reply } => {
                 at_once(reply, Ok(self.roll.rows(with_order, &page)))

@@ -195,7 +195,7 @@ impl Registrar {
 
     /// The new study, as far as its order and its images tell.
     async fn subject_of(&self, order: &Order) -> Result<Subject, Stopped> {
-        let content = &order.content;
+        let content = &order.with_parts().content;
         let studies = self.dossiers_of(&order.key).await?;
         let uids = studies.iter().map(|d| &d.facts.study).chain(&content.studies);
         let of_order = content.procedures.iter().map(|p| p.modality.clone());

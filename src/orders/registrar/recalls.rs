@@ -187,7 +187,8 @@ impl Registrar {
             return Ok(());
         }
         let (last_cargo, prior) = (d.last_cargo, d.prior_of.is_some());
-        let quiet_at = study.tally.last_arrival().unwrap_or(now) + self.rules_for(id).quiet;
+        let quiet_at =
+            study.tally.last_arrival().unwrap_or(now) + self.rules_for(&study.dossier, None).quiet;
         let known: Option<RecallRecord> = self.store.get(recall_key(id)).await?;
         let named = known.as_ref().and_then(|record| self.source_named(&record.source));
         let source = match (named, self.cases.open(id)) {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `o` order | [`OrderRecord`]: its messages, and how it stands while it has no study | its numbers, its study UIDs, its patient; while it is on the worklist, its days |
 //! | `s` study | [`Dossier`]: what its headers say, its order, how it stands | the same |
-//! | `i` study, page | at most [`PAGE_INSTANCES`] `Instance`s | |
+//! | `i` study, page | at most [`PAGE_INSTANCES`] instances | |
 //! | `e` study, kind, id, part | a statement, or a part of a long one | |
 //! | `f` study | the [`Manifest`](crate::orders::manifest::Manifest) that another node sent | |
 //! | `r` study | what its source was asked ([`RecallRecord`](super::recall_record::RecallRecord)) | being due; its order, of a prior |
@@ -17,6 +17,7 @@
 //! | `n` time, id | a [`Letter`](crate::orders::letter::Letter): a notice that is not delivered yet | |
 //! | `k` study | which withdrawn images a person has acknowledged ([`Seen`](super::withdrawn::Seen)) | |
 //! | `C` study | how many of its images were corrected as their order says (`correct`) | |
+//! | `x` | requests about steps that are passed on, see `passing/record.rs` | |
 //! | `c` | how far arrivals were looked at, and which slot comes next | |
 //!
 //! Names and numbers that peers choose stand in keys and terms as digests: bounded, whatever their
@@ -28,11 +29,12 @@ use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use super::keys::{
-    HOLDS, OPEN, TO_CARRY, TO_TELL, entry, order_key, order_of_prior, order_of_study, order_terms,
-    study_key, study_terms,
+    HOLDS, Number, OPEN, TO_CARRY, TO_TELL, entry, order_key, order_of_prior, order_of_study,
+    order_terms, study_key, study_terms,
 };
 use super::recall_record::Asked;
 use super::telling::Telling;
+use super::times::KeptTimes;
 use super::travel::Way;
 use super::worklist;
 use crate::cargo::NodeName;
@@ -55,6 +57,8 @@ pub const LACKING_SHOWN_MAX: usize = 32;
 pub(super) const TURNS_MAX: usize = 100;
 /// Most AE titles that a study remembers as its senders.
 pub(super) const SENDERS_MAX: usize = 8;
+/// Most other patients that a study remembers.
+pub(super) const PATIENTS_MAX: usize = 4;
 /// Answers that are remembered, the oldest go first.
 pub(super) const ANSWERS_MAX: u32 = 65_536;
 
@@ -324,6 +328,12 @@ pub(super) struct Dossier {
     /// Duties are to be held or released.
     #[n(18)]
     pub(super) owes_hold: bool,
+    /// How long the routes of its images say to wait.
+    #[cbor(n(42), default)]
+    pub(super) times: KeptTimes,
+    /// Other patients than that of its first image, at most [`PATIENTS_MAX`].
+    #[cbor(n(43), default)]
+    pub(super) others: Vec<Patient>,
     /// The order of which it is a prior.
     #[n(19)]
     pub(super) prior_of: Option<OrderKey>,
@@ -408,6 +418,8 @@ impl Dossier {
             body_part: String::new(),
             notices: BTreeMap::new(),
             seen: None,
+            times: KeptTimes::default(),
+            others: Vec::new(),
         }
     }
 
@@ -417,6 +429,8 @@ impl Dossier {
 
     pub(super) fn entry(&self) -> Entry {
         let mut terms = study_terms(&self.facts);
+        let others = self.others.iter().filter_map(|p| p.ids.first());
+        terms.extend(others.map(|id| Number::Patient.of_study(&self.facts.origin, &id.id)));
         if let Some(order) = self.matched.order() {
             terms.push(order_of_study(order));
         }
@@ -468,6 +482,9 @@ pub(super) struct Cursor {
     /// Where the next answer is remembered.
     #[n(1)]
     pub(super) slot: u32,
+    /// Number of the last request that is passed on.
+    #[cbor(n(2), default)]
+    pub(super) requests: u64,
 }
 
 /// A merge of two patient numbers.

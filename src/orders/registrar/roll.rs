@@ -177,6 +177,11 @@ impl Roll {
         self.missing -= u64::from(s.missing);
     }
 
+    /// All open cases.
+    pub(super) fn cases(&self) -> impl Iterator<Item = CaseId> {
+        self.rows.keys().cloned()
+    }
+
     /// How an open case stands.
     pub(super) fn standing(&self, id: &CaseId) -> Option<&Standing> {
         self.rows.get(id).map(|row| &row.standing)

@@ -35,6 +35,7 @@ use crate::orders::matching::Link;
 use crate::orders::order::{Order, OrderKey};
 use crate::orders::verdict::{Finding, Missing, Verdict, What};
 use crate::orders::words::{Sentence, Word};
+use crate::routing::Times;
 
 /// Longest order that is handed over or taken in, in bytes.
 pub const ORDER_BYTES_MAX: usize = 256 << 10;
@@ -76,6 +77,11 @@ pub trait Ways: Send + Sync + 'static {
     /// Whether a route of this image wants that.
     fn corrects(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> bool {
         false
+    }
+
+    /// How long the routes say that is waited for it.
+    fn times(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Times {
+        Times::default()
     }
 }
 
@@ -365,6 +371,11 @@ pub(super) fn attribute_of(order: &Order, asked: &Envelope, keyword: &str) -> Op
         "RequestingService" => order.content.clinical.department.clone(),
         _ => return None,
     })
+}
+
+/// The same, for whoever only asks the routes.
+pub(super) fn like_order(order: &Order, node: &NodeName) -> Envelope {
+    like(order, envelope(CargoKind::Order, node, &[], Timestamp::default()))
 }
 
 async fn read_order(arrival: &Arrival) -> Option<CarriedOrder> {

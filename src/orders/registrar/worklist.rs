@@ -103,6 +103,7 @@ pub(super) fn terms(order: &Order, entered: Timestamp) -> Vec<Vec<u8>> {
     if !is_shown(order) {
         return Vec::new();
     }
+    let order = order.with_parts();
     let day = |at: Timestamp| {
         jiff::Timestamp::from_millisecond(at.0).unwrap_or_default().to_zoned(TimeZone::UTC).date()
     };
@@ -266,7 +267,7 @@ impl Finding {
             tracing::error!("an entry of the book of orders cannot be read; passed over");
             return;
         };
-        let order = record.history.order();
+        let order = record.history.order().with_parts();
         if !self.shelf.origins.contains(&order.key.origin) {
             return;
         }

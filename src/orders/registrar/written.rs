@@ -29,6 +29,7 @@ const UNNAMED: &str = "imaging";
 
 /// The message of an order. `control` is ORC-1; times are written in `zone`.
 pub(super) fn message(order: &Order, control: &str, zone: &TimeZone) -> OrderMessage {
+    let order = &order.with_parts();
     let c = &order.content;
     let mut patient = patient(&c.patient, &order.key.origin);
     let allergy = |line| Allergy { code: text(line), ..Allergy::default() };

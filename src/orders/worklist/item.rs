@@ -96,6 +96,7 @@ pub fn read(item: &InMemDicomObject, issuer: &str, zone: &TimeZone) -> Result<Co
         referrer: short(item, tags::REFERRING_PHYSICIAN_NAME),
         weight: short(item, tags::PATIENT_WEIGHT),
         group: None,
+        parts: Vec::new(),
     };
     content.number().ok_or(ItemError::Nameless)?;
     Ok(content)

@@ -146,6 +146,7 @@ fn content() -> impl Strategy<Value = Content> {
             requester: "SATO^HANAKO".into(),
             referrer: "山田^次郎".into(),
             weight: String::new(),
+            parts: Vec::new(),
         }
     })
 }
