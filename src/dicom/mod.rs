@@ -20,6 +20,8 @@ pub mod pdata;
 
 pub mod performed;
 
+pub mod report;
+
 pub mod text;
 
 use std::borrow::Borrow;
