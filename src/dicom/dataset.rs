@@ -274,6 +274,14 @@ fn coded(vr: VR, value: &PrimitiveValue, repertoire: Repertoire) -> Option<(VR, 
             padded(bytes, if vr == VR::UI { 0 } else { b' ' })
         }
     };
+    // The writer takes bytes of these two for numbers, and writes "1 " as `49\32`.
+    let value = match (vr, value) {
+        (VR::IS | VR::DS, PrimitiveValue::U8(bytes)) => match std::str::from_utf8(&bytes) {
+            Ok(text) if text.is_ascii() => PrimitiveValue::Str(text.to_owned()),
+            _ => return Some((VR::UN, PrimitiveValue::U8(bytes))),
+        },
+        (_, value) => value,
+    };
     // Where the header has no room for the length, the VR is UN (PS3.5 6.2.2).
     let vr = match value.calculate_byte_len() {
         0xFFFF.. if has_short_length(vr) => VR::UN,
