@@ -119,6 +119,10 @@ pub struct DicomReport {
     pub facts: DocumentFacts,
     /// Its content as text; empty for an encapsulated document.
     pub text: String,
+    /// What its content says in codes.
+    pub codes: Vec<Code>,
+    /// Names of its containers.
+    pub headings: Vec<String>,
     /// Whether the text goes on beyond [`TEXT_LENGTH_MAX`](super::TEXT_LENGTH_MAX).
     pub is_cut: bool,
     /// The document within.
@@ -164,7 +168,14 @@ impl DicomReport {
                     }
                 }
                 facts.authors.truncate(LIST_MAX);
-                Ok(Self { facts, text: content.text, is_cut: content.is_cut, encapsulated: None })
+                Ok(Self {
+                    facts,
+                    text: content.text,
+                    codes: content.codes,
+                    headings: content.headings,
+                    is_cut: content.is_cut,
+                    encapsulated: None,
+                })
             }
             ReportClass::Encapsulated => {
                 let encapsulated = Encapsulated::take(&mut set)?;
@@ -172,8 +183,14 @@ impl DicomReport {
                 let title = text(&set, tags::DOCUMENT_TITLE);
                 facts.title =
                     if title.is_empty() { concept } else { Code { meaning: title, ..concept } };
-                let (text, is_cut) = (String::new(), false);
-                Ok(Self { facts, text, is_cut, encapsulated: Some(encapsulated) })
+                Ok(Self {
+                    facts,
+                    text: String::new(),
+                    codes: vec![],
+                    headings: vec![],
+                    is_cut: false,
+                    encapsulated: Some(encapsulated),
+                })
             }
         }
     }

@@ -24,6 +24,10 @@ pub(super) struct Content {
     pub(super) observers: Vec<String>,
     /// Instances that it refers to.
     pub(super) references: Vec<Reference>,
+    /// What its items say in codes.
+    pub(super) codes: Vec<Code>,
+    /// Names of its containers.
+    pub(super) headings: Vec<String>,
 }
 
 /// An item that waits to be told.
@@ -102,6 +106,9 @@ impl Content {
         if kind == "CONTAINER" {
             let headed = !name.meaning.is_empty();
             if headed {
+                if self.headings.len() < LIST_MAX {
+                    self.headings.push(name.meaning.clone());
+                }
                 if !self.text.is_empty() {
                     self.text.push('\n');
                 }
@@ -114,6 +121,9 @@ impl Content {
             if self.references.len() < LIST_MAX && !self.references.contains(&reference) {
                 self.references.push(reference);
             }
+        }
+        if kind == "CODE" && self.codes.len() < LIST_MAX {
+            self.codes.push(code_of(items(item, tags::CONCEPT_CODE_SEQUENCE)));
         }
         let value = value_of(item, &kind);
         if let Some(value) = value {

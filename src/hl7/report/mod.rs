@@ -173,6 +173,8 @@ pub struct Observation {
     pub flags: Vec<String>,
     /// How far it is (OBX-11) as sent.
     pub status: String,
+    /// Category of an actionable finding (OBX-13, as IHE RAD-128 uses it).
+    pub actionable: Coded,
     /// When it was observed (OBX-14).
     pub observed_at: TimeStamp,
     /// Remarks (NTE).

@@ -179,6 +179,7 @@ fn observation(obx: SegmentRef<'_>, d: &Delimiters) -> Result<Observation, Refus
         units: Coded::read(obx.field(6).repetition(1)),
         flags: all(obx.field(8), |flag| value(flag.component(1)).to_ascii_uppercase()),
         status: value(obx.field(11).component(1)).to_ascii_uppercase(),
+        actionable: Coded::read(obx.field(13).repetition(1)),
         observed_at: TimeStamp::new(&value(obx.field(14).component(1))),
         notes: Vec::new(),
     })

@@ -277,11 +277,12 @@ fn observation() -> impl Strategy<Value = Observation> {
     (value, coded(), suffix, flags, status, notes).prop_map(
         |((kind, value), code, suffix, flags, status, notes)| Observation {
             kind: kind.into(),
-            code,
             suffix: suffix.into(),
             value,
             flags: flags.into_iter().map(str::to_owned).collect(),
             status: status.into(),
+            actionable: if suffix.is_empty() { Coded::default() } else { code.clone() },
+            code,
             notes,
             ..Observation::default()
         },

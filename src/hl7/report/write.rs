@@ -277,6 +277,7 @@ impl Observation {
             obx.put(6, self.units.write(d));
             obx.put(8, repetitions(&self.flags, d, |flag| escaped(flag, d)));
             obx.put(11, escaped(&self.status, d));
+            obx.put(13, self.actionable.write(d));
             obx.put(14, escaped(self.observed_at.as_str(), d));
             obx
         };
