@@ -286,6 +286,21 @@ fn no_message_makes_the_hl7_reader_fail_and_orders_are_written_as_they_read() {
 }
 
 #[test]
+fn no_message_makes_the_reader_of_reports_fail() {
+    fuzz("oru");
+}
+
+#[test]
+fn no_document_makes_the_reader_of_reports_fail() {
+    fuzz("report_document");
+}
+
+#[test]
+fn no_carried_report_makes_its_reader_fail() {
+    fuzz("report");
+}
+
+#[test]
 fn no_bytes_make_the_frame_decoder_fail() {
     fuzz("frame");
 }

@@ -7,6 +7,7 @@
 
 mod dicom;
 mod hl7;
+mod reports;
 mod spool;
 mod text;
 mod tunnel;
@@ -25,7 +26,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 18] = [
+pub const ENTRIES: [Entry; 21] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
@@ -36,6 +37,9 @@ pub const ENTRIES: [Entry; 18] = [
     entry("reencode", dicom::reencode, dicom::data_sets, 40),
     entry("mllp", hl7::mllp, hl7::frames, 2),
     entry("hl7", hl7::hl7, hl7::messages, 10),
+    entry("oru", reports::oru, reports::messages, 10),
+    entry("report_document", reports::document, reports::documents, 10),
+    entry("report", reports::report, reports::carried, 10),
     entry("frame", tunnel::frame, tunnel::frames, 1),
     entry("exchange", tunnel::exchange, tunnel::frames, 1),
     entry("receipt", tunnel::receipt, tunnel::receipts, 4),

@@ -217,9 +217,9 @@ pub fn target_of(report: &Report, candidates: &[Candidate]) -> Outcome {
 fn choose(report: &Report, named: Vec<&Candidate>, by: By, weaker: &[By]) -> Outcome {
     let patient = |c: &Candidate| agreement(&report.patient, &c.patient, by);
     // Who surely is another patient is not meant, if somebody else is.
-    let others = named.iter().filter(|c| {
-        patient(c) != Agreement::Different && !are_apart(&report.patient, &c.patient)
-    });
+    let others = named
+        .iter()
+        .filter(|c| patient(c) != Agreement::Different && !are_apart(&report.patient, &c.patient));
     let mut left: Vec<&Candidate> = others.copied().collect();
     if left.is_empty() {
         left = named;
@@ -453,7 +453,9 @@ mod tests {
                 // No other hospital has one that could be this patient's.
                 for c in meant {
                     let other = c.target.origin != targets[0].origin;
-                    prop_assert!(!other || report.patient.agrees(&c.patient) == Agreement::Different);
+                    let differs = report.patient.agrees(&c.patient) == Agreement::Different
+                        || are_apart(&report.patient, &c.patient);
+                    prop_assert!(!other || differs);
                 }
             }
             let bytes = minicbor::to_vec(&outcome).unwrap();
