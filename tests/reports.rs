@@ -313,8 +313,8 @@ fn every_real_structured_report_is_read_with_all_of_its_text() {
 
 #[test]
 fn every_real_oru_is_read_or_refused_with_its_reason() {
-    let mut rules = Rules::default();
-    rules.accepts = Accepts { reports: true, ..Accepts::default() };
+    let accepts = Accepts { reports: true, ..Accepts::default() };
+    let mut rules = Rules { accepts, ..Rules::default() };
     rules.accepts.processing_ids.extend(["T".into(), "D".into()]);
     let mut seen: Vec<String> = Vec::new();
     for path in below(&data().join("hl7")).into_iter().chain(more()) {

@@ -421,8 +421,8 @@ mod tests {
 
     #[test]
     fn flags_codes_and_words_of_the_title_make_a_report_critical_and_others_do_not() {
-        let mut flagging = Flagging::default();
-        flagging.title_words = vec!["至急".into(), "Critical".into()];
+        let title_words = vec!["至急".into(), "Critical".into()];
+        let flagging = Flagging { title_words, ..Flagging::default() };
         let reasons = flagging.reasons(
             [("AA", "Mass"), ("A", "Mass"), ("HH", "K")],
             [("RID49480", "RadLex"), ("RID49482", "RadLex")],
