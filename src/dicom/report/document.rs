@@ -37,9 +37,9 @@ pub struct RequestFacts {
     pub accession: String,
     /// Issuer of Accession Number (0008,0051): local name, universal ID.
     pub accession_issuer: (String, String),
-    /// Placer order number (0040,2016) and its issuer (0040,0026).
+    /// Placer order number (0040,2016).
     pub placer: String,
-    /// Filler order number (0040,2017) and its issuer (0040,0027).
+    /// Filler order number (0040,2017).
     pub filler: String,
     /// Requested Procedure ID (0040,1001).
     pub requested_procedure: String,
