@@ -177,6 +177,17 @@ impl Chain {
         self.versions().pop()
     }
 
+    /// Final reports that were written after the corrected one that counts: perhaps a sender
+    /// corrects by sending a final report again. They do not count; a person should be told.
+    pub fn doubtful(&self) -> Vec<Version<'_>> {
+        let mut versions = self.versions();
+        let Some(latest) = versions.pop() else { return versions };
+        let is_after =
+            |v: &Version<'_>| v.status == Status::Final && v.written_at > latest.written_at;
+        versions.retain(|v| latest.status != Status::Final && is_after(v));
+        versions
+    }
+
     /// All versions, the latest last.
     pub fn versions(&self) -> Vec<Version<'_>> {
         let mut groups = self.groups();
@@ -316,7 +327,10 @@ mod tests {
         assert_eq!(chain.apply(text(2, Status::Final, 5_000)), Applied::Latest);
         assert_eq!(chain.apply(text(3, Status::Preliminary, 9_000)), Applied::Late);
         assert_eq!(chain.apply(text(4, Status::Corrected, 4_000)), Applied::Latest, "by its rank");
+        let doubtful = |chain: &Chain| chain.doubtful().len();
+        assert_eq!(doubtful(&chain), 1, "the final one was written after the correction");
         assert_eq!(chain.apply(text(5, Status::Final, 20_000)), Applied::Late);
+        assert_eq!(doubtful(&chain), 2);
         assert_eq!(chain.apply(text(2, Status::Final, 5_000)), Applied::Duplicate);
         use Standing::{Late, Latest, Superseded};
         assert_eq!(
