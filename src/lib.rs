@@ -1,14 +1,15 @@
 //! hikyaku: a DICOM store-and-forward teleradiology gateway.
 //!
 //! The map of the crate, in the order in which an image walks through it. A module imports only
-//! from ranks below its own, never a sibling of its rank (`tests/house.rs` holds this), with two
-//! exceptions: [`cargo`] is stamped by [`clock`], and [`node`] is built from [`config`].
+//! from ranks below its own, never a sibling of its rank (`tests/house.rs` holds this), with three
+//! exceptions: [`cargo`] is stamped by [`clock`], [`reports`] are matched to [`orders`], and [`node`]
+//! is built from [`config`].
 //!
 //! | rank | modules |
 //! |---|---|
 //! | 0 | [`cargo`], [`clock`], [`dicom`], [`hl7`], [`metrics`] |
 //! | 1 | [`routing`], [`custody`], [`inquiry`] |
-//! | 2 | [`intake`], [`tunnel`], [`delivery`], [`orders`] |
+//! | 2 | [`intake`], [`tunnel`], [`delivery`], [`orders`], [`reports`] |
 //! | 3 | [`ops`] |
 //! | 4 | [`config`], [`node`] |
 //! | 5 | [`cli`] and the binary |
@@ -48,6 +49,9 @@ pub mod delivery;
 
 // Orders, evidence, gaps: which images lack, and what to do; pure.
 pub mod orders;
+
+// Reports: whose they are, which version counts, who must see them; pure.
+pub mod reports;
 
 // Metrics page, health, the operator's socket, audit.
 pub mod ops;

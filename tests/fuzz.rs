@@ -296,6 +296,21 @@ fn no_answer_makes_the_hl7_sender_fail_or_tell_a_name_and_none_counts_for_anothe
 }
 
 #[test]
+fn no_message_makes_the_reader_of_reports_fail() {
+    fuzz("oru");
+}
+
+#[test]
+fn no_document_makes_the_reader_of_reports_fail() {
+    fuzz("report_document");
+}
+
+#[test]
+fn no_carried_report_makes_its_reader_fail() {
+    fuzz("report");
+}
+
+#[test]
 fn no_bytes_make_the_frame_decoder_fail() {
     fuzz("frame");
 }

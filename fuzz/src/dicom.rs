@@ -200,7 +200,7 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 /// Transfer syntax and data set of a Part 10 file; of another, the file as it is.
-fn part10(file: &[u8]) -> (String, &[u8]) {
+pub(crate) fn part10(file: &[u8]) -> (String, &[u8]) {
     let implicit = (SYNTAXES[0].to_owned(), file);
     if file.get(128..132) != Some(b"DICM") || file.get(132..136) != Some(&[2, 0, 0, 0]) {
         return implicit;

@@ -7,6 +7,7 @@
 
 mod dicom;
 mod hl7;
+mod reports;
 mod spool;
 mod text;
 mod tunnel;
@@ -26,7 +27,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 20] = [
+pub const ENTRIES: [Entry; 23] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
@@ -39,6 +40,9 @@ pub const ENTRIES: [Entry; 20] = [
     entry("mllp", hl7::mllp, hl7::frames, 2),
     entry("hl7", hl7::hl7, hl7::messages, 10),
     entry("hl7_answer", hl7::answer, hl7::answers, 4),
+    entry("oru", reports::oru, reports::messages, 10),
+    entry("report_document", reports::document, reports::documents, 10),
+    entry("report", reports::report, reports::carried, 10),
     entry("frame", tunnel::frame, tunnel::frames, 1),
     entry("exchange", tunnel::exchange, tunnel::frames, 1),
     entry("receipt", tunnel::receipt, tunnel::receipts, 4),

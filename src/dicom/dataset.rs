@@ -74,7 +74,16 @@ impl Level {
 
 /// The data set that `bytes` are in `syntax`, which is Explicit or Implicit VR Little Endian.
 pub fn read(bytes: &[u8], syntax: &str) -> Result<InMemDicomObject, DataSetError> {
-    if bytes.len() > DATA_SET_LENGTH_MAX {
+    read_within(bytes, syntax, DATA_SET_LENGTH_MAX)
+}
+
+/// The same with a limit of its own: for documents that a data set carries as one value.
+pub fn read_within(
+    bytes: &[u8],
+    syntax: &str,
+    length_max: usize,
+) -> Result<InMemDicomObject, DataSetError> {
+    if bytes.len() > length_max {
         return Err(DataSetError::TooLarge);
     }
     let options = DataSetReaderOptions::default().value_read(ValueReadStrategy::Raw);
@@ -207,8 +216,8 @@ fn several(text: &str) -> PrimitiveValue {
     }
 }
 
-/// The bytes of `set` in `syntax`, its text in `wanted` where that has all of its characters,
-/// else in UTF-8; its Specific Character Set (0008,0005) says which, and is left out for ASCII.
+/// The bytes of `set` in `syntax`, its text in `wanted` where that has all of its characters
+/// (a Japanese one with its half-width kana, if need be), else in UTF-8; its Specific Character Set (0008,0005) says which, and is left out for ASCII.
 pub fn write(
     set: &InMemDicomObject,
     syntax: &str,
@@ -217,13 +226,7 @@ pub fn write(
     let in_ascii = encoded(set, Repertoire::default(), 0)?;
     let (mut coded, used) = match in_ascii {
         Some(coded) => (coded, Repertoire::default()),
-        None => match encoded(set, wanted, 0)? {
-            Some(coded) if wanted != Repertoire::default() => (coded, wanted),
-            _ => {
-                let coded = encoded(set, Repertoire::UTF8, 0)?;
-                (coded.unwrap_or_else(InMemDicomObject::new_empty), Repertoire::UTF8)
-            }
-        },
+        None => first_that_has_all(set, wanted)?,
     };
     if let Some(term) = used.term() {
         let value = several(term);
@@ -232,6 +235,27 @@ pub fn write(
     let mut out = vec![];
     coded.write_dataset_with_ts(&mut out, syntax_of(syntax)?).map_err(unreadable)?;
     Ok(out)
+}
+
+/// In the wanted repertoire; with half-width kana, in the Japanese one that has them; in UTF-8.
+fn first_that_has_all(
+    set: &InMemDicomObject,
+    wanted: Repertoire,
+) -> Result<(InMemDicomObject, Repertoire), DataSetError> {
+    let tries: &[Repertoire] = if wanted == Repertoire::JAPANESE {
+        &[wanted, Repertoire::JAPANESE_KANA]
+    } else if wanted == Repertoire::default() {
+        &[]
+    } else {
+        &[wanted]
+    };
+    for repertoire in tries {
+        if let Some(coded) = encoded(set, *repertoire, 0)? {
+            return Ok((coded, *repertoire));
+        }
+    }
+    let coded = encoded(set, Repertoire::UTF8, 0)?;
+    Ok((coded.unwrap_or_else(InMemDicomObject::new_empty), Repertoire::UTF8))
 }
 
 /// A value with the VR to write it in, its text as bytes; `None` when the repertoire does not have
@@ -249,6 +273,14 @@ fn coded(vr: VR, value: &PrimitiveValue, repertoire: Repertoire) -> Option<(VR, 
             let bytes = if is_text(vr) { repertoire.encode(&text)? } else { text.into_bytes() };
             padded(bytes, if vr == VR::UI { 0 } else { b' ' })
         }
+    };
+    // The writer takes bytes of these two for numbers, and writes "1 " as `49\32`.
+    let value = match (vr, value) {
+        (VR::IS | VR::DS, PrimitiveValue::U8(bytes)) => match std::str::from_utf8(&bytes) {
+            Ok(text) if text.is_ascii() => PrimitiveValue::Str(text.to_owned()),
+            _ => return Some((VR::UN, PrimitiveValue::U8(bytes))),
+        },
+        (_, value) => value,
     };
     // Where the header has no room for the length, the VR is UN (PS3.5 6.2.2).
     let vr = match value.calculate_byte_len() {

@@ -22,6 +22,8 @@ pub mod pdata;
 
 pub mod performed;
 
+pub mod report;
+
 pub mod text;
 
 use std::borrow::Borrow;

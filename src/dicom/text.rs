@@ -25,6 +25,8 @@ enum Kind {
     One(&'static Encoding),
     /// JIS X 0201, 0208 and 0212 by escapes (ISO 2022 IR 13, 14, 87, 159).
     Japanese,
+    /// The same, with half-width kana in G1 from the beginning.
+    JapaneseKana,
 }
 
 impl Repertoire {
@@ -33,6 +35,10 @@ impl Repertoire {
 
     /// ASCII with kanji and kana by escapes (`\ISO 2022 IR 87`), as Japanese devices have it.
     pub const JAPANESE: Self = Self(Kind::Japanese);
+
+    /// JIS X 0201 with kanji and kana by escapes (`ISO 2022 IR 13\ISO 2022 IR 87`): the only one
+    /// of the two that has half-width kana.
+    pub const JAPANESE_KANA: Self = Self(Kind::JapaneseKana);
 
     /// Of a Specific Character Set (0008,0005), several values joined by `\`. Unknown terms count
     /// as not there.
@@ -74,6 +80,7 @@ impl Repertoire {
         match self.0 {
             Kind::Default => None,
             Kind::Japanese => Some("\\ISO 2022 IR 87"),
+            Kind::JapaneseKana => Some("ISO 2022 IR 13\\ISO 2022 IR 87"),
             Kind::One(_) => Some("ISO_IR 192"),
         }
     }
@@ -88,7 +95,7 @@ impl Repertoire {
                 let plain = without_escapes(bytes);
                 encoding.decode_without_bom_handling(&plain).0.into_owned()
             }
-            Kind::Japanese => japanese(bytes),
+            Kind::Japanese | Kind::JapaneseKana => japanese(bytes),
             Kind::Default if bytes.contains(&ESCAPE) => japanese(bytes),
             Kind::Default => match std::str::from_utf8(bytes) {
                 Ok(text) => text.to_owned(),
@@ -102,15 +109,53 @@ impl Repertoire {
         match self.0 {
             _ if text.is_ascii() => Some(text.as_bytes().to_vec()),
             Kind::Default => None,
+            Kind::JapaneseKana => with_kana(text),
             // Ends in ASCII, and is in ASCII at every `\`, `^` and `=`, as PS3.5 6.1.2.5.3 wants:
             // these are not among the characters of JIS X 0208 that are escaped to.
             Kind::Japanese => {
                 let (bytes, _, lost) = ISO_2022_JP.encode(text);
-                (!lost).then(|| bytes.into_owned())
+                // What its table only has in another form (half-width kana, the yen sign of JIS
+                // X 0201) would come back as something else.
+                (!lost && japanese(&bytes) == text).then(|| bytes.into_owned())
             }
             Kind::One(_) => Some(text.as_bytes().to_vec()),
         }
     }
+}
+
+/// JIS X 0201 in both halves, and kanji by escapes. Its romaji have the yen sign and the overline
+/// where ASCII has `\` and `~`: a text with those is not written so.
+fn with_kana(text: &str) -> Option<Vec<u8>> {
+    const KANA: std::ops::RangeInclusive<char> = '\u{FF61}'..='\u{FF9F}';
+    if text.contains(['\\', '~']) {
+        return None;
+    }
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = Vec::with_capacity(text.len());
+    for run in chars.chunk_by(|a, b| KANA.contains(a) == KANA.contains(b)) {
+        if KANA.contains(&run[0]) {
+            let code = |c: &char| u8::try_from(u32::from(*c) - 0xFF61 + 0xA1).ok();
+            out.extend(run.iter().filter_map(code));
+        } else {
+            let run: String = run.iter().collect();
+            let (bytes, _, lost) = ISO_2022_JP.encode(&run);
+            if lost || japanese(&bytes) != run {
+                return None;
+            }
+            // Back to the set that the first term names (PS3.5 6.1.2.5.3).
+            let mut rest = &bytes[..];
+            while let Some((first, after)) = rest.split_first() {
+                if let Some(after) = rest.strip_prefix(b"\x1b(B") {
+                    out.extend_from_slice(b"\x1b(J");
+                    rest = after;
+                } else {
+                    out.push(*first);
+                    rest = after;
+                }
+            }
+        }
+    }
+    Some(out)
 }
 
 /// The bytes without the escapes that designate what the encoding has anyway: `ESC - A`,
@@ -213,6 +258,29 @@ mod tests {
         for text in ["骨画像 山本", "移所^十\\表"] {
             let bytes = Repertoire::JAPANESE.encode(text).unwrap();
             assert_eq!(Repertoire::JAPANESE.decode(&bytes), text);
+        }
+    }
+
+    #[test]
+    fn japanese_text_comes_back_exactly_or_is_not_written_so() {
+        for (text, plain, kana) in [
+            ("骨 像 本 表 ソ", true, true),
+            ("ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎", false, true),
+            ("ﾎﾝ\\本", false, false),
+            ("¥", false, false),
+            ("−", false, false),
+            ("김", false, false),
+        ] {
+            for (repertoire, writes) in
+                [(Repertoire::JAPANESE, plain), (Repertoire::JAPANESE_KANA, kana)]
+            {
+                let bytes = repertoire.encode(text);
+                assert_eq!(bytes.is_some(), writes, "{text}");
+                if let Some(bytes) = bytes {
+                    let read = Repertoire::of(repertoire.term().unwrap());
+                    assert_eq!(read.decode(&bytes), text);
+                }
+            }
         }
     }
 

@@ -93,17 +93,27 @@ pub struct Accepts {
     /// Versions (MSH-12), the first and the last, numbers after the first dot: `(3, 5)` is 2.3 to
     /// 2.5.1.
     pub versions: (u32, u32),
+    /// Whether reports (ORU^R01) are taken: only where something keeps them.
+    pub reports: bool,
 }
 
 impl Default for Accepts {
     fn default() -> Self {
-        Self { processing_ids: vec!["P".to_owned()], versions: (3, 5) }
+        Self { processing_ids: vec!["P".to_owned()], versions: (3, 5), reports: false }
     }
 }
 
 /// Message types that this program reads: code and triggers.
-const TYPES: [(&str, &[&str]); 4] =
-    [("ORM", &["O01"]), ("OMG", &["O19"]), ("OMI", &["O23"]), ("ADT", &["A08", "A40"])];
+const TYPES: [(&str, &[&str]); 5] = [
+    ("ORM", &["O01"]),
+    ("OMG", &["O19"]),
+    ("OMI", &["O23"]),
+    ("ADT", &["A08", "A40"]),
+    (REPORT, &["R01"]),
+];
+
+/// The message code of reports.
+pub(super) const REPORT: &str = "ORU";
 
 impl Header {
     /// Reads MSH.
@@ -157,7 +167,8 @@ impl Header {
             return reject(9, Condition::RequiredFieldMissing, words);
         }
         let shown = |text: &str| text.chars().take(20).collect::<String>();
-        let Some((_, triggers)) = TYPES.iter().find(|(code, _)| *code == self.code) else {
+        let mut types = TYPES.iter().filter(|(code, _)| accepts.reports || *code != REPORT);
+        let Some((_, triggers)) = types.find(|(code, _)| *code == self.code) else {
             let words = format!("messages {} are not taken here", shown(&self.code));
             return reject(9, Condition::UnsupportedMessageType, words);
         };
@@ -197,6 +208,7 @@ mod tests {
         for (rest, field, code) in [
             ("|1|P|2.5", 9, "101"),
             ("ORU^R01|1|P|2.5", 9, "200"),
+            ("MDM^T02|1|P|2.5", 9, "200"),
             ("ORM^O02|1|P|2.5", 9, "201"),
             ("ORM|1|P|2.5", 9, "201"),
             ("ORM^O01||P|2.5", 10, "101"),
@@ -217,6 +229,16 @@ mod tests {
             let header = header(&format!("MSH|^~\\&|A|B|C|D|2026||ORM^O01|1|P^T|{version}\r"));
             assert_eq!(header.check(&accepts), Ok(()), "{version}");
         }
+    }
+
+    #[test]
+    fn reports_are_taken_where_they_are_kept_and_only_of_the_event_that_brings_them() {
+        let accepts = Accepts { reports: true, ..Accepts::default() };
+        let check = |kind: &str| {
+            header(&format!("MSH|^~\\&|A|B|C|D|2026||{kind}|1|P|2.5\r")).check(&accepts)
+        };
+        assert_eq!(check("ORU^R01"), Ok(()));
+        assert_eq!(check("ORU^R30").unwrap_err().condition.code(), "201");
     }
 
     #[test]

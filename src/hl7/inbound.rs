@@ -6,10 +6,11 @@
 
 use super::ack::{self, Refusal, Stage, Stamp, acknowledge, unreadable};
 use super::charset::{Charset, CharsetRule};
-use super::header::{Accepts, Header};
+use super::header::{Accepts, Header, REPORT};
 use super::message::{Message, MessageError};
 use super::order::{OrderFields, OrderMessage};
 use super::patient::PatientMessage;
+use super::report::ReportMessage;
 
 /// How messages of a sender are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,7 +19,7 @@ pub struct Rules {
     pub charset: CharsetRule,
     /// Which messages are taken.
     pub accepts: Accepts,
-    /// Where orders have what.
+    /// Where orders and reports have what.
     pub fields: OrderFields,
 }
 
@@ -29,6 +30,8 @@ pub enum Content {
     Orders(Box<OrderMessage>),
     /// ADT^A08, ADT^A40.
     Patients(PatientMessage),
+    /// ORU^R01, where [`Accepts::reports`] says so.
+    Reports(Box<ReportMessage>),
 }
 
 /// A message that was read.
@@ -111,6 +114,10 @@ fn content(message: &Message, rules: &Rules) -> Result<Content, Vec<Refusal>> {
     if header.code == "ADT" {
         let patients = PatientMessage::read(message).map_err(|refusal| vec![refusal])?;
         return Ok(Content::Patients(patients));
+    }
+    if header.code == REPORT {
+        let reports = ReportMessage::read(message, &rules.fields)?;
+        return Ok(Content::Reports(Box::new(reports)));
     }
     let orders = OrderMessage::read(message, &rules.fields)?;
     Ok(Content::Orders(Box::new(orders)))

@@ -248,6 +248,11 @@ impl Message {
         self.segments.push(segment);
     }
 
+    /// Its segments, MSH first.
+    pub(super) fn into_segments(self) -> Vec<Segment> {
+        self.segments
+    }
+
     /// Where U+FFFD stands for bytes that could not be decoded.
     pub fn undecoded(&self) -> impl Iterator<Item = Location> {
         self.segments().flat_map(|segment| {

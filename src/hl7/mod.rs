@@ -1,12 +1,12 @@
 //! HL7 version 2 as this node needs it: framing, character sets, messages, acknowledgements, and
-//! what a message says about imaging orders and patients. Pure: bytes in, values out; no sockets,
+//! what a message says about imaging orders, reports and patients. Pure: bytes in, values out; no sockets,
 //! no files, no clock.
 //!
 //! A message passes through the modules in this order:
 //!
 //! ```text
 //! bytes of a connection -> mllp -> charset (Unicode) -> message (split) -> header (answerable?)
-//!     -> order, patient (what it says) -> ack (what the sender is told)
+//!     -> order, report, patient (what it says) -> ack (what the sender is told)
 //! ```
 //!
 //! [`inbound`] goes all of that way.
@@ -38,6 +38,8 @@ pub mod header;
 pub mod patient;
 
 pub mod order;
+
+pub mod report;
 
 pub mod ack;
 

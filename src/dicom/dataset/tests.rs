@@ -12,6 +12,7 @@ fn object() -> InMemDicomObject {
         DataElement::new(tags::PATIENT_NAME, VR::PN, "Yamada^Tarou=山田^太郎=やまだ^たろう"),
         DataElement::new(tags::PATIENT_ID, VR::LO, ""),
         DataElement::new(tags::NUMBER_OF_STUDY_RELATED_INSTANCES, VR::IS, "12"),
+        DataElement::new(tags::SLICE_THICKNESS, VR::DS, "1.5\\-2"),
         DataElement::new(tags::ROWS, VR::US, PrimitiveValue::from(512_u16)),
         DataElement::new(
             tags::SCHEDULED_STEP_ATTRIBUTES_SEQUENCE,
@@ -34,6 +35,8 @@ fn what_is_written_is_read_back_in_every_repertoire_and_both_syntaxes() {
             assert_eq!(description, "頭部\\CT");
             assert_eq!(text(item, tags::STUDY_INSTANCE_UID), "1.2.3");
             assert_eq!(text(&read, tags::ROWS), "512");
+            assert_eq!(text(&read, tags::NUMBER_OF_STUDY_RELATED_INSTANCES), "12");
+            assert_eq!(text(&read, tags::SLICE_THICKNESS), "1.5\\-2");
             assert_eq!(text(&read, tags::PATIENT_ID), "");
             assert!(read.get(tags::PATIENT_ID).is_some(), "an empty attribute is there");
         }
@@ -67,6 +70,7 @@ fn what_a_device_wrote_against_the_letter_is_passed_on_as_it_was_read() {
     let set = InMemDicomObject::from_element_iter([
         DataElement::new(tags::RETRIEVE_AE_TITLE, VR::AE, "画像"),
         DataElement::new(tags::STUDY_INSTANCE_UID, VR::UI, "1.2.345"),
+        DataElement::new(tags::INSTANCE_NUMBER, VR::IS, "１"),
         DataElement::new(tags::REQUESTED_PROCEDURE_DESCRIPTION, VR::LO, &*long),
     ]);
     for syntax in [EXPLICIT_VR_LE, IMPLICIT_VR_LE] {

@@ -133,6 +133,12 @@ impl Registrar {
                 }
             }
             Said::Patients(patients) => self.patients(patients, &stamp, &source, now).await?,
+            // Not asked for: `Accepts::reports` is off where this room listens.
+            Said::Reports(_) => {
+                let condition = Condition::UnsupportedMessageType;
+                let words = "reports are not taken here";
+                return Ok(vec![Refusal::reject(Location::field("MSH", 1, 9), condition, words)]);
+            }
         }
         Ok(Vec::new())
     }

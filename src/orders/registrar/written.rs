@@ -150,7 +150,6 @@ fn parts(c: &Content) -> Vec<(Coded, Vec<Step>)> {
             station_name: procedure.station_name.clone(),
             location: text(&procedure.location),
             ae_titles: procedure.stations.clone(),
-            ..Step::default()
         }
     };
     let none = [Procedure::default()];

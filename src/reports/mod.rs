@@ -1,0 +1,27 @@
+//! Reports: which study they are of, which version counts, who may sign, who must have seen them,
+//! and in which forms they go home.
+//!
+//! Pure: no I/O, no tasks, no clock; time and events come as arguments, decisions go out as values.
+//!
+//! ```text
+//!  ORU, SR, PDF, API ─▶ arrive ─▶ report ─▶ matching ─▶ signers ─▶ versions ─┬▶ home ─▶ acks
+//!                                   │                                        ├▶ critical
+//!                                   └── flags, titles, codes ────────────────┘└▶ turnaround
+//! ```
+//!
+//! What holds throughout, proven by property tests: a report is never matched by guessing; the
+//! state of its versions does not depend on the order in which they arrive, nor on how often; a
+//! critical result is open until a person has acknowledged it.
+//!
+//! Wall time is what these rules reckon with, because what they compare outlives the process. A
+//! clock that leaps can make a notice early or late; it loses no report.
+
+pub mod acks;
+pub mod arrive;
+pub mod critical;
+pub mod home;
+pub mod matching;
+pub mod report;
+pub mod signers;
+pub mod turnaround;
+pub mod versions;
