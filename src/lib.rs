@@ -44,16 +44,16 @@ pub mod intake;
 // Custody to custody over QUIC: offer, resume, receipt.
 pub mod tunnel;
 
-// C-STORE and folder senders.
+// C-STORE, HL7 and folder senders.
 pub mod delivery;
 
-// Orders, evidence, gaps: which images lack, and what to do; pure.
+// Orders, evidence, gaps: which images lack, and what to do.
 pub mod orders;
 
 // Reports: whose they are, which version counts, who must see them; pure.
 pub mod reports;
 
-// Metrics page, health, the operator's socket, audit.
+// Metrics page, health, the operator's socket, the API, audit.
 pub mod ops;
 
 // The configuration file: raw, then checked.

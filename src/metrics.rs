@@ -137,6 +137,9 @@ pub struct Metrics {
     pub worklist_items: IntCounterVec,
     /// When a worklist was last taken whole, by worklist, in seconds since 1970.
     pub worklist_last_success: GaugeVec,
+    /// Requests about performed procedure steps, by outcome (`begun`, `changed`, `completed`,
+    /// `discontinued`, `refused`).
+    pub steps: IntCounterVec,
     /// Requests about steps that were passed on, by receiver and outcome (`taken`, `known`, `later`,
     /// `refused`, `lost`, `unreachable`, `unanswered`, `given-up`).
     pub steps_passed: IntCounterVec,
@@ -309,6 +312,11 @@ impl Metrics {
                 "hikyaku_worklist_last_success_seconds",
                 "When a worklist was last taken whole, since 1970",
                 &["worklist"],
+            ),
+            steps: b.counters(
+                "hikyaku_steps_total",
+                "Requests about performed procedure steps, by what became of them",
+                &["outcome"],
             ),
             steps_passed: b.counters(
                 "hikyaku_steps_passed_total",

@@ -34,10 +34,8 @@ use crate::intake;
 use crate::metrics::Metrics;
 use crate::ops;
 use crate::orders::commitment;
-use crate::orders::passing;
 use crate::orders::registrar;
 use crate::orders::retriever;
-use crate::orders::worklist::poll;
 use crate::tunnel::{self, Tunnel};
 
 use reload::{Senders, digest_of};
@@ -173,37 +171,9 @@ impl Node {
         let delivery = Senders::start(&wanted, &custody, &metrics, &token);
         let asking = CancellationToken::new();
         let mut tasks = Vec::new();
-        let (ask, asked) = mpsc::channel(retriever::TASKS_MAX);
-        let passing = config.passing()?;
-        let door = passing.as_ref().map(passing::Config::door).unwrap_or_default();
-        let steps = passing.map(|passing| {
-            let (custody, metrics) = (custody.clone(), metrics.clone());
-            let (steps, task) =
-                passing::start(passing, door.clone(), custody, metrics, asking.clone());
-            tasks.push(task);
-            steps
-        });
-        let desk = config.registrar().map(|mut registrar| {
-            registrar.pass_on = door;
-            let (custody, metrics) = (custody.clone(), metrics.clone());
-            let ways = (router.clone() as Arc<dyn registrar::Ways>, router.held());
-            let asks = (ask, router.priors());
-            let end = asking.clone();
-            let (desk, task) = registrar::start(registrar, custody, ways, asks, metrics, end);
-            tasks.push(task);
-            router.ask(&desk);
-            desk
-        });
-        let (sources, end) = (config.worklists()?, accepting.child_token());
-        let worklists = desk.as_ref().map(|desk| poll::start(sources, desk, &metrics, &end));
-        let (worklists, polling) = worklists.unwrap_or_default();
-        tasks.extend(polling);
-        let notifier = config.notifier()?.zip(desk.as_ref()).map(|(notices, desk)| {
-            let own = (custody.clone(), metrics.clone());
-            let (notifier, task) = orders::notify(notices, desk, own, asking.clone());
-            tasks.push(task);
-            notifier
-        });
+        let ends = (accepting.clone(), asking.clone());
+        let (kept, asked) =
+            orders::keep(&config, &router, (&custody, &metrics), &ends, &mut tasks)?;
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
             custody: custody.clone(),
@@ -211,10 +181,10 @@ impl Node {
             routes,
             tunnel: tunnel.clone(),
             delivery: ArcSwap::new(delivery.clone()),
-            orders: desk,
-            worklists,
-            notifier,
-            steps,
+            orders: kept.desk,
+            worklists: kept.worklists,
+            notifier: kept.notifier,
+            steps: kept.steps,
             reload,
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),

@@ -76,6 +76,8 @@ fn an_image_that_the_step_lists_and_that_never_came_is_named_until_it_comes() {
     assert_eq!(ask(&node, &[create(&step, &begun(&study))]), ["0000"]);
     send_study(&node, &study, 1..20);
     assert_eq!(ask(&node, &[set(&step, &ended(&study, "COMPLETED", 1..21))]), ["0000"]);
+    let counted = |what: &str| node.metric("hikyaku_steps_total", &[what]);
+    assert!(counted("\"begun\"") > 0.5 && counted("\"completed\"") > 0.5);
     let short = wait(&node, &study, "short");
     let lacks = Object::new(&study, 20, 8).sop;
     assert_eq!((&short["missing"], &short["lacking"]), (&json!(1), &json!([lacks])), "{short}");

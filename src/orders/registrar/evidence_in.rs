@@ -379,6 +379,31 @@ fn without_images(whole: &mut InMemDicomObject) {
     }
 }
 
+impl Step {
+    /// What becomes of it when it is taken, as metrics say it.
+    pub(super) fn word(&self) -> &'static str {
+        match (self.begins, self.status) {
+            (true, _) => "begun",
+            (false, Some(Status::Completed)) => "completed",
+            (false, Some(Status::Discontinued)) => "discontinued",
+            (false, _) => "changed",
+        }
+    }
+}
+
+/// The same as [`later`] for a step, which is counted.
+pub(super) fn later_counted(
+    reply: tokio::sync::oneshot::Sender<Result<(), Fault>>,
+    heard: Result<(), Fault>,
+    (counts, word): (prometheus::IntCounterVec, &'static str),
+) -> Owed {
+    Box::new(move |durable| {
+        let taken = durable.is_ok() && heard.is_ok();
+        counts.with_label_values(&[if taken { word } else { "refused" }]).inc();
+        later(reply, heard)(durable);
+    })
+}
+
 /// Says what became of a call about evidence, once the turn is durable.
 pub(super) fn later(
     reply: tokio::sync::oneshot::Sender<Result<(), Fault>>,

@@ -413,10 +413,10 @@ mod tests {
         let key = OrderKey { origin: "h".parse().unwrap(), number: "1".into() };
         let mut record = OrderRecord::new(key, Timestamp(1));
         let bytes = minicbor::to_vec(&record).unwrap();
-        // The last two entries of the map are new.
-        let told = [0x07, 0x80, 0x08, 0xf4];
-        assert!(bytes.ends_with(&told), "{bytes:02x?}");
-        let old = [&[bytes[0] - 2][..], &bytes[1..bytes.len() - told.len()]].concat();
+        // Entries 7, 8 and 40 of the map are new.
+        let new = [0x07, 0x80, 0x08, 0xf4, 0x18, 40, 0xa0];
+        assert!(bytes.ends_with(&new), "{bytes:02x?}");
+        let old = [&[bytes[0] - 3][..], &bytes[1..bytes.len() - new.len()]].concat();
         assert_eq!(minicbor::decode::<OrderRecord>(&old).unwrap(), record);
         // Only the last messages to each destination are remembered.
         let telling = |destination: &str, n: u64| Telling {

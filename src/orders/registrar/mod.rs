@@ -418,7 +418,10 @@ impl Registrar {
                 let _ = reply.send(self.correction(&image.0, &image.1, now).await?);
                 Box::new(|_| {})
             }
-            Call::Step { step, reply } => evidence_in::later(reply, self.step(*step, now).await?),
+            Call::Step { step, reply } => {
+                let counted = (self.metrics.steps.clone(), step.word());
+                evidence_in::later_counted(reply, self.step(*step, now).await?, counted)
+            }
             Call::Announce { notice, caller, reply } => {
                 evidence_in::later(reply, self.announced(notice, &caller, now).await?)
             }
