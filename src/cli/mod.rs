@@ -6,7 +6,7 @@
 //! | 1 | failed |
 //! | 2 | wrong usage or configuration |
 //! | 3 | the daemon cannot be reached |
-//! | 4 | found what it warns about (`check-config`, `missing`, `spool verify`) |
+//! | 4 | found what it warns about (`check-config`, `missing`, `notice list`, `spool verify`, `spool export`) |
 //!
 //! A running daemon is asked over its control socket; nothing here opens its ledger. Listings
 //! print a table for people and, with `--json`, one JSON document.

@@ -85,11 +85,19 @@ impl What {
         self <= Self::NoOrder
     }
 
+    /// All of them, gravest first.
+    pub fn all() -> Vec<Self> {
+        let mut all: Vec<Self> =
+            (0..=17).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok()).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// The one that documents call so.
     pub fn named(word: &str) -> Option<Self> {
-        let all = (0..=17).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok());
-        all.into_iter()
-            .find(|what| serde_json::to_value(what).is_ok_and(|own| own.as_str() == Some(word)))
+        let is =
+            |what: &Self| serde_json::to_value(what).is_ok_and(|own| own.as_str() == Some(word));
+        Self::all().into_iter().find(is)
     }
 
     /// Whether it tells how far the images are.

@@ -217,7 +217,7 @@ words! {
         "読影医に伝え、これらの画像に基づく報告があれば訂正し、確認後に hikyaku study UID --seen を実行してください。"
     50 CheckMixed "check-mixed"
         "Find out which images are whose; then release, dismiss, or send them again corrected."
-        "どの画像がどの患者のものか確認し、解除・破棄、または修正して再送してください。"
+        "どの画像がどの患者のものか確認し、解除・取りやめ、または修正して再送してください。"
     // What the source answered.
     60 SourceNotFound "source-not-found"
         "The source does not have the images."
@@ -371,6 +371,22 @@ mod tests {
             assert_eq!(places(en), places(ja), "{en}");
             assert!(!ja.is_ascii() && en.is_ascii(), "{en}");
             assert!(words.insert(word.as_str()), "{word:?} twice");
+        }
+    }
+
+    #[test]
+    fn the_pages_of_both_languages_list_every_sentence_that_is_shown() {
+        let pages = [
+            include_str!("../../docs/completeness.md"),
+            include_str!("../../docs/ja/completeness.md"),
+        ];
+        let of_mails =
+            ["notice-station", "notice-study", "notice-order", "notice-link", "notice-from"];
+        let shown = Word::ALL.iter().map(|w| w.as_str()).filter(|word| !of_mails.contains(word));
+        for word in shown {
+            for page in pages {
+                assert!(page.contains(&format!("`{word}`")), "{word}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
+use crate::orders::verdict::What;
 
 fn document() -> Value {
     serde_json::from_str(status::OPENAPI).expect("JSON")
@@ -41,12 +42,12 @@ fn the_description_names_every_field_of_an_order_and_every_word() {
     };
     let order = serde_json::to_value(crate::orders::registrar::NewOrder::default()).unwrap();
     assert_eq!(fields(&schemas["NewOrder"]["properties"]), fields(&order));
-    let words = schemas["What"]["enum"].as_array().expect("words");
-    assert_eq!(words.len(), 16);
-    for word in words {
-        let what = crate::orders::verdict::What::named(word.as_str().expect("a word"));
-        assert!(what.is_some(), "{word}");
-    }
+    let all = serde_json::to_value(What::all()).unwrap();
+    assert_eq!(schemas["What"]["enum"], all);
+    let told: Vec<What> = What::all().into_iter().filter(|what| what.needs_attention()).collect();
+    let parameters = document["paths"]["/missing"]["get"]["parameters"].as_array().expect("some");
+    let attention = parameters.iter().find(|p| p["name"] == "attention").expect("a filter");
+    assert_eq!(attention["schema"]["enum"], serde_json::to_value(told).unwrap());
 }
 
 #[test]
