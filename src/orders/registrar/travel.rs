@@ -79,6 +79,11 @@ pub trait Ways: Send + Sync + 'static {
         false
     }
 
+    /// Whether any route holds images until their orders are known.
+    fn holds_until_matched(&self) -> bool {
+        false
+    }
+
     /// How long the routes say that is waited for it.
     fn times(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Times {
         Times::default()
