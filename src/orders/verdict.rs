@@ -85,6 +85,11 @@ impl What {
         self <= Self::NoOrder
     }
 
+    /// Whether it is nothing to look at in a prior: nobody has ordered it, and nobody waits for it.
+    pub fn is_quiet_in_priors(self) -> bool {
+        matches!(self, Self::Short | Self::NoOrder | Self::Reopened | Self::Overdue)
+    }
+
     /// The one that documents call so.
     pub fn named(word: &str) -> Option<Self> {
         let all = (0..=17).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok());

@@ -87,8 +87,9 @@ impl Registrar {
     fn prior_rule(&self, order: &Order) -> Option<&PriorRule> {
         let own = order.key.origin == self.config.node && order.state.is_open();
         let named = order.content.patient.ids.first().is_some_and(|id| !id.id.is_empty());
+        let content = &order.with_parts().content;
         let rules = self.config.priors.iter();
-        rules.filter(|_| own && named).find(|rule| rule.applies(&order.content))
+        rules.filter(|_| own && named).find(|rule| rule.applies(content))
     }
 
     /// An order has come or changed: notes that its priors are to be asked for, once.
@@ -363,8 +364,7 @@ fn first(mut words: impl Iterator<Item = String>) -> String {
 
 /// How a prior stands: what it lacks and that it has no order of its own is nothing to look at.
 pub(super) fn standing_of_prior(standing: &mut Standing, verdict: &Verdict) {
-    let quiet =
-        |what: &What| matches!(what, What::Short | What::NoOrder | What::Reopened | What::Overdue);
+    let quiet = |what: &What| what.is_quiet_in_priors();
     standing.attention.retain(|what| !quiet(what));
     if quiet(&standing.headline) && !standing.headline.is_progress() {
         standing.headline = standing.progress;
