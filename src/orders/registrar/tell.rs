@@ -117,7 +117,7 @@ impl Registrar {
             study: Some(id.study.clone()),
             order: dossier.matched.order().map(|order| order.number.clone()),
         };
-        let (rules, prior) = (&self.config.notices, dossier.prior_of.is_some());
+        let (rules, prior) = (&self.config.notices, dossier.is_only_prior());
         let telling = Telling { rules, verdict, subject, prior, now };
         let mut told = dossier.notices.clone();
         // A study of which nothing has come yet is known by who spoke of it.
