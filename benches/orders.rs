@@ -20,10 +20,13 @@ use hikyaku::cargo::{Assignment, CargoKind, Envelope, Identity, Sha256, Urgency}
 use hikyaku::clock::Timestamp;
 use hikyaku::custody::{Config as CustodyConfig, Custody, Draft};
 use hikyaku::metrics::Metrics;
-use hikyaku::orders::judge::Rules;
+use hikyaku::orders::evidence::{Evidence, Reference, Said, SeriesList, Statement};
+use hikyaku::orders::instance::Instance;
+use hikyaku::orders::judge::{Case, Rules, judge};
 use hikyaku::orders::registrar::{
     self, Config, Desk, HeldStudies, Page, PriorStudies, Receivers, Ways,
 };
+use hikyaku::orders::tally::Tally;
 use hikyaku::orders::worklist::Query;
 use tokio_util::sync::CancellationToken;
 
@@ -167,8 +170,36 @@ async fn worklist(desk: &Desk, orders: u64) {
     println!("worklist: all in {all:?}, the registrar answers within {longest:?}; one in {one:?}");
 }
 
+/// What a verdict costs by itself, as a study of which a tenth lacks grows.
+fn verdicts() {
+    for instances in [1_000, 10_000, 100_000] {
+        let sop = |n: u32| format!("1.3.46.670589.33.1.60024327917508.{n}");
+        let reference = |n| Reference { sop: sop(n), class: String::new() };
+        let named = (0..instances).map(reference).collect();
+        let lists = vec![SeriesList { series: String::new(), instances: named }];
+        let mut evidence = Evidence::default();
+        let said = Said::Commitment { lists };
+        evidence.hear(Statement::new("c", "CT1", Timestamp(0), said));
+        let held = (0..instances).filter(|n| n % 10 != 3);
+        let held: Vec<_> = held.map(|n| Instance { sop: sop(n), ..Instance::default() }).collect();
+        let tally = Tally::of(&evidence, &held);
+        let case = Case { order: None, matched: None, tally: &tally, settled: None };
+        let once = |_| {
+            let begun = Instant::now();
+            let verdict = judge(&case, &Rules::default(), Timestamp(1_000_000));
+            assert_eq!(verdict.missing.len() as u32, instances / 10);
+            begun.elapsed()
+        };
+        println!(
+            "judged alone: {instances} instances in {:?}",
+            median((0..20).map(once).collect())
+        );
+    }
+}
+
 #[tokio::main]
 async fn main() {
+    verdicts();
     let (orders, instances) = (option("orders", 100_000), option("instances", 1_000_000));
     let dir = tempfile::tempdir().expect("a folder");
     let node: hikyaku::cargo::NodeName = "bench".parse().expect("a name");

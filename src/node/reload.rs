@@ -59,16 +59,19 @@ impl Node {
         if let (Some(tls), Some(new)) = (&self.hl7_tls, hl7_tls) {
             tls.store(new);
         }
+        self.view.routes.store(Arc::new(new.routes.clone()));
+        self.receivers.store(Arc::new(new.receivers()));
         if let (Some(desk), Some(orders)) = (&self.view.orders, &new.orders) {
-            let told = tokio::time::timeout(RULES_TIME, desk.rules(orders.rules.clone())).await;
+            // Routes have times of their own, which must be in force when cases are judged anew.
+            let routes = |change: &Change| matches!(change, Change::Applied { key } if key.starts_with("route"));
+            let told = desk.rules(orders.rules.clone(), all.iter().any(routes));
+            let told = tokio::time::timeout(RULES_TIME, told).await;
             match told {
                 Ok(Ok(())) => {}
                 Ok(Err(e)) => said.push(format!("orders: the times stay as they were: {e}")),
                 Err(_) => said.push("orders: the times count once the ledger is ready".into()),
             }
         }
-        self.view.routes.store(Arc::new(new.routes.clone()));
-        self.receivers.store(Arc::new(new.receivers()));
         let of_destination = |change: &Change| match change {
             Change::Applied { key } => key.starts_with("destination"),
             Change::NeedsRestart { .. } => false,

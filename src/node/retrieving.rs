@@ -83,7 +83,7 @@ impl Receiver for Taking {
             self.metrics.received.with_label_values(&["c-get"]).inc();
             self.metrics.received_bytes.with_label_values(&["c-get"]).inc_by(length);
         }
-        if response.status != status::SUCCESS {
+        if !matches!(response.status, status::SUCCESS | status::COERCED) {
             tracing::warn!(
                 source = %self.peer.calling,
                 status = format_args!("{:04X}", response.status),

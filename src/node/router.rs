@@ -123,6 +123,11 @@ impl Ways for TableRouter {
         self.routes.load().corrects(&Subject { envelope, attribute })
     }
 
+    fn holds_until_matched(&self) -> bool {
+        let routes = self.routes.load();
+        routes.rules().iter().any(|rule| rule.hold.as_deref() == Some(UNTIL_MATCHED))
+    }
+
     fn times(&self, envelope: &Envelope, attribute: &dyn Fn(&str) -> Option<String>) -> Times {
         self.routes.load().times(&Subject { envelope, attribute })
     }

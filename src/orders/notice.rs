@@ -42,6 +42,17 @@ impl Default for NoticeRules {
     }
 }
 
+impl NoticeRules {
+    /// The same for a prior: what it lacks, and that nobody has ordered it, is told to nobody.
+    pub fn of_prior(&self) -> Self {
+        let quiet = |what: &What| what.is_quiet_in_priors();
+        Self {
+            about: self.about.iter().copied().filter(|what| !quiet(what)).collect(),
+            ..self.clone()
+        }
+    }
+}
+
 /// Who is told of which studies and orders; every rule that fits applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -390,6 +401,20 @@ mod tests {
         assert!(matches!(look(&mut told, &tally(2), 100), Step::Wait { .. }));
         assert_eq!(look(&mut told, &tally(3), 150), Step::Nothing);
         assert_eq!(told, Told::default());
+    }
+
+    #[test]
+    fn what_a_prior_lacks_is_told_to_nobody_and_another_patient_in_it_is() {
+        let (tally, now) = (tally(2), Timestamp(1_000_000));
+        let rules = NoticeRules::default().of_prior();
+        let (mut told, mut v) = (Told::default(), verdict(&tally, now));
+        assert!(v.finding(What::Short).is_some());
+        told.see(&v, &rules, now);
+        assert_eq!(told.next(&v, "CT1", &rules, now), Step::Nothing);
+        let mixed = Finding::new(What::PatientMixed, Word::PatientDiffers.into(), Word::CheckMixed);
+        v.findings.insert(0, mixed);
+        told.see(&v, &rules, now);
+        assert!(matches!(told.next(&v, "CT1", &rules, now), Step::Wait { .. }));
     }
 
     #[test]

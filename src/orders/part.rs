@@ -182,6 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn an_order_is_of_the_modality_of_its_parts_even_when_they_have_ended() {
+        let step = Procedure { modality: "CT".into(), ..Procedure::default() };
+        let ended = Some(OrderState::Cancelled);
+        let mut order =
+            Order::empty(OrderKey { origin: "hospital".parse().unwrap(), number: "P".into() });
+        assert_eq!(order.content.any_modality(), "");
+        order.content.parts = vec![Part { procedures: vec![step], ..part("1", ended) }];
+        assert_eq!(order.content.any_modality(), "CT");
+        order.content.modality = "MR".into();
+        assert_eq!(order.content.any_modality(), "MR");
+    }
+
+    #[test]
     fn a_cancelled_part_is_brought_back_by_a_new_order_alone() {
         use OrderState::{Cancelled, InProgress, Requested};
         let mut own = vec![part("1", Some(Requested))];

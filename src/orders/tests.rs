@@ -1,5 +1,6 @@
 //! Examples: how completeness is judged.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::evidence::{
@@ -280,7 +281,7 @@ fn stronger_evidence_reopens_what_was_presumed_complete() {
 }
 
 #[test]
-fn a_study_of_ten_thousand_instances_is_judged_well_below_fifty_milliseconds() {
+fn a_study_of_ten_thousand_instances_names_each_one_that_lacks() {
     let many = 10_000;
     let instance = |n: i32| Instance {
         sop: format!("1.3.46.670589.33.1.60024327917508.{n}"),
@@ -296,15 +297,11 @@ fn a_study_of_ten_thousand_instances_is_judged_well_below_fifty_milliseconds() {
     evidence.hear(Statement::new("c", "CT1", Timestamp(0), Said::Commitment { lists }));
     let held: Vec<_> = (0..many).filter(|n| n % 10 != 3).map(instance).collect();
     let tally = Tally::of(&evidence, &held);
-    let timed = || {
-        let begun = crate::clock::now();
-        let v = verdict(&tally, 1_000_000);
-        assert_eq!((v.missing.len(), v.progress().what), (1_000, What::Short));
-        crate::clock::now().since(begun)
-    };
-    // The best of many: what it costs, and not what else the machine does meanwhile.
-    let best = (0..20).map(|_| timed()).min().unwrap();
-    assert!(best < Duration::from_millis(50), "{best:?}");
+    // What a verdict costs as a study grows is measured by `benches/orders.rs`.
+    let v = verdict(&tally, 1_000_000);
+    assert_eq!((v.missing.len(), v.progress().what), (1_000, What::Short));
+    let lacking = (0..many).filter(|n| n % 10 == 3).map(|n| instance(n).sop);
+    assert!(v.missing.iter().map(|m| m.sop.clone()).eq(lacking.collect::<BTreeSet<_>>()));
 }
 
 #[test]

@@ -85,6 +85,11 @@ impl What {
         self <= Self::NoOrder
     }
 
+    /// Whether it is nothing to look at in a prior: nobody has ordered it, and nobody waits for it.
+    pub fn is_quiet_in_priors(self) -> bool {
+        matches!(self, Self::Short | Self::NoOrder | Self::Reopened | Self::Overdue)
+    }
+
     /// All of them, gravest first.
     pub fn all() -> Vec<Self> {
         let mut all: Vec<Self> =

@@ -253,6 +253,30 @@ fn images_wait_for_their_order_where_the_route_says_so_and_go_by_themselves_when
 }
 
 #[test]
+fn a_route_that_a_reload_makes_wait_sends_what_is_matched_and_what_a_person_links_to_no_order() {
+    let site = Site::new();
+    let route = |more: &str| format!("name = \"wait\"\nto = [\"folder\"]\n{more}");
+    std::fs::create_dir(site.path().join("folder")).expect("a folder");
+    let plan = site.lone().orders().folder_destination("folder");
+    let node = plan.clone().table("route", &route("")).start();
+    node.edit(|_| plan.table("route", &route("hold = \"until-matched\"")));
+    let said = node.ask(&["reload"]).to_string();
+    assert!(said.contains("applied"), "{said}");
+    let (matched, alone) = (new_study(), new_study());
+    send_study(&node, &matched, 1..4);
+    send_study(&node, &alone, 1..3);
+    node.wait_count("folder", "held", 5);
+    let order = Order { study: &matched, ..Order::default() };
+    assert_eq!(Ris::connect(&node).ask(&order.write()), "AA");
+    node.wait_count("folder", "receipted", 3);
+    node.wait_count("folder", "held", 2);
+    assert!(node.cli(&["link", &alone, "none"]).status.success());
+    node.wait_count("folder", "receipted", 5);
+    send_study(&node, &alone, 3..4);
+    node.wait_count("folder", "receipted", 6);
+}
+
+#[test]
 fn another_patients_images_are_held_until_a_person_releases_or_links_them() {
     let site = Site::new();
     // The PACS is down: nothing leaves before the verdict.

@@ -357,7 +357,7 @@ impl Registrar {
             Some(_) => travel::standing(study, before, now),
             None => Standing::of(&verdict, before, now),
         };
-        if study.dossier.prior_of.is_some() {
+        if study.dossier.prior_of.is_some() && matched.order().is_none() {
             priors_in::standing_of_prior(&mut standing, &verdict);
         }
         if let Some(asked) = asked {

@@ -64,7 +64,7 @@ pub(in crate::orders) enum Call {
     Rows { with_order: bool, page: Page, reply: Answer<Vec<Row>> },
     Missing { page: Page, reply: Answer<Vec<Row>> },
     Decide { decision: Decision, reply: Answer<String> },
-    Rules { rules: Box<Rules>, reply: Answer<()> },
+    Rules { rules: Box<Rules>, routes: bool, reply: Answer<()> },
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
     Counts { reply: Answer<Counts> },
@@ -160,13 +160,14 @@ impl Desk {
         self.ask(|reply| Call::Decide { decision, reply }).await
     }
 
-    /// Other times and choices are in force from now on; open cases are judged anew by them.
+    /// Other times and choices may be in force from now on, those of `routes` too; then open cases are
+    /// judged anew by them.
     ///
     /// # Errors
     ///
     /// [`DeskError::Stopped`].
-    pub async fn rules(&self, rules: Rules) -> Result<(), DeskError> {
-        self.ask(|reply| Call::Rules { rules: Box::new(rules), reply }).await
+    pub async fn rules(&self, rules: Rules, routes: bool) -> Result<(), DeskError> {
+        self.ask(|reply| Call::Rules { rules: Box::new(rules), routes, reply }).await
     }
 
     /// A person knows that images of a study were withdrawn; how many images that are.

@@ -387,7 +387,13 @@ impl Registrar {
         }
         let (mut record, known) = self.order_for(&content, now).await?;
         let (before, number) = (record.history.order(), record.key().number.clone());
-        let open = before.state.is_open();
+        let mut open = before.state.is_open();
+        let part = part_of(&content, &before).map(Part::is_open);
+        if let Some(is_open) = part {
+            open &= is_open;
+            let state = (!is_open && again).then_some(OrderState::Requested);
+            content = message::of_part(content, &before.content, state);
+        }
         let how = match known {
             true if !open && !again => return Ok(Err(DeskError::Ended(number))),
             true if open && before.content.says_all_of(&content) => Entry::Same,
@@ -397,6 +403,8 @@ impl Registrar {
         let action = match how {
             Entry::Same => return Ok(Ok(Entered { number, how })),
             Entry::Changed => Action::Change(content),
+            // The order goes on, and a part of it is wanted again.
+            Entry::New if part.is_some() && before.state.is_open() => Action::Change(content),
             Entry::New => Action::New(content),
         };
         let heard = self.hear_at(now);
@@ -477,13 +485,16 @@ impl Registrar {
     }
 }
 
-/// Whether a message names a part of this order by the part's own number.
-fn is_part_of(content: &Content, order: &Order) -> bool {
+/// The part of this order that a message names by the part's own number.
+fn part_of<'a>(content: &Content, order: &'a Order) -> Option<&'a Part> {
     let numbers = [&content.placer, &content.filler].into_iter().flatten();
-    let number = numbers.into_iter().find(|id| id.is_named());
-    number.is_some_and(|id| {
-        id.id != order.key.number && order.content.parts.iter().any(|p| p.number == id.id)
-    })
+    let id = numbers.into_iter().find(|id| id.is_named()).filter(|id| id.id != order.key.number)?;
+    order.content.parts.iter().find(|p| p.number == id.id)
+}
+
+/// Whether it names one.
+pub(super) fn is_part_of(content: &Content, order: &Order) -> bool {
+    part_of(content, order).is_some()
 }
 
 fn by_person(action: Action, by: &str, now: Timestamp) -> Message {

@@ -4,7 +4,8 @@
 //! A hold is put on what custody has when the verdict says so; custody lets no image leave before
 //! that, unless it has waited for some seconds. Whoever routes images is told ([`HeldStudies`]), so
 //! that those that come later wait from the first moment. What a person releases stays released.
-//! What had left before the order was known cannot be held.
+//! What had left before the order was known cannot be held. A study that a person has linked to no
+//! order waits for none.
 //! That a study's duties are to be held or released is part of its entry, until it is done.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use super::store::Stopped;
 use super::{DUE_MAX, Registrar};
 use crate::cargo::StudyKey;
 use crate::custody::CargoId;
+use crate::orders::matching::Match;
 
 /// What a route says as its `hold` so that images wait for their order.
 pub const UNTIL_MATCHED: &str = "until-matched";
@@ -43,7 +45,9 @@ pub(super) enum Todo {
 impl Dossier {
     pub(super) fn todo(&self, own: bool, until_matched: bool) -> Todo {
         let hold = own && self.standing.as_ref().is_some_and(|s| s.hold.is_some());
-        let matched = self.matched.order().is_some();
+        // That it has none is a person's word, too. What another node has not matched may still be.
+        let unlinked = own && matches!(self.matched, Match::Unlinked);
+        let matched = self.matched.order().is_some() || unlinked;
         match hold {
             true if self.held_to < self.last_cargo => Todo::Hold,
             true => Todo::Nothing,
@@ -60,6 +64,8 @@ impl Registrar {
         let own = id.origin == self.config.node;
         let why = dossier.standing.as_ref().and_then(|s| s.hold).filter(|_| own);
         self.tell_held(id, why.map(word));
+        // A reload may have brought such a route; what one has held is released though it has gone.
+        self.config.until_matched |= self.ways.holds_until_matched();
         dossier.owes_hold = !matches!(dossier.todo(own, self.config.until_matched), Todo::Nothing);
         if dossier.owes_hold {
             self.holds.insert(id.clone());

@@ -6,10 +6,11 @@
 
 use minicbor::{Decode, Encode};
 
+use super::enter::is_part_of;
 use super::keys::{entry, said_key};
 use super::record::OrderRecord;
 use super::store::Stopped;
-use super::{DeskError, Registrar};
+use super::{DeskError, Registrar, message};
 use crate::clock::Timestamp;
 use crate::orders::history::{Message, Stamp};
 use crate::orders::order::{Action, Content};
@@ -76,7 +77,14 @@ impl Registrar {
         let before = before.map(|said| said.content);
         let (mut record, known): (OrderRecord, bool) = self.order_for(&item, now).await?;
         let order = record.history.order();
-        let (said, new) = news(before.as_ref(), &item, known.then_some(&order));
+        let (said, new) = match known && is_part_of(&item, &order) {
+            true => {
+                let new = message::of_part(item.clone(), &order.content, None);
+                let same = before.as_ref() == Some(&item) || order.content.says_all_of(&new);
+                (item, (!same).then_some(new))
+            }
+            false => news(before.as_ref(), &item, known.then_some(&order)),
+        };
         if before.as_ref() == Some(&said) && known {
             listed.same += 1;
             return Ok(());

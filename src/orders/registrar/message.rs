@@ -72,7 +72,6 @@ impl Asking {
     }
 
     fn part(&self) -> Part {
-        let c = &self.content;
         let state = match self.asked {
             Asked::New => Some(OrderState::Requested),
             Asked::Cancel => Some(OrderState::Cancelled),
@@ -80,17 +79,7 @@ impl Asking {
             Asked::Status => self.state().filter(|state| *state != OrderState::Requested),
             Asked::Change | Asked::Hold | Asked::Release => None,
         };
-        let number = [&c.placer, &c.filler].into_iter().flatten().find(|id| id.is_named());
-        Part {
-            number: number.map(|id| id.id.clone()).unwrap_or_default(),
-            filler: c.filler.clone(),
-            accession: c.accession.clone(),
-            studies: c.studies.clone(),
-            procedures: c.procedures.clone(),
-            scheduled: c.scheduled,
-            urgency: c.urgency,
-            state,
-        }
+        part(&self.content, state)
     }
 
     fn state(&self) -> Option<OrderState> {
@@ -134,6 +123,43 @@ impl Asking {
         self.content.parts.extend(other.content.parts);
         self.asked = other.asked;
         self.status = other.status;
+    }
+}
+
+fn part(c: &Content, state: Option<OrderState>) -> Part {
+    let number = [&c.placer, &c.filler].into_iter().flatten().find(|id| id.is_named());
+    Part {
+        number: number.map(|id| id.id.clone()).unwrap_or_default(),
+        filler: c.filler.clone(),
+        accession: c.accession.clone(),
+        studies: c.studies.clone(),
+        procedures: c.procedures.clone(),
+        scheduled: c.scheduled,
+        urgency: c.urgency,
+        state,
+    }
+}
+
+/// What a person or a worklist says of a part by the part's own number, as said of its order: what is
+/// the part's stays with the part, the rest is the order's.
+pub(super) fn of_part(said: Content, order: &Content, state: Option<OrderState>) -> Content {
+    let mut part = part(&said, state);
+    for step in part.procedures.iter_mut().filter(|step| step.modality.is_empty()) {
+        step.modality.clone_from(&said.modality);
+    }
+    let Content { patient, clinical, requester, referrer, weight, .. } = said;
+    let (placer, filler) = (order.placer.clone(), order.filler.clone());
+    let parts = vec![part];
+    Content {
+        placer,
+        filler,
+        patient,
+        clinical,
+        requester,
+        referrer,
+        weight,
+        parts,
+        ..Content::default()
     }
 }
 
@@ -378,6 +404,37 @@ pub(super) fn time(time: &TimeStamp, zone: &TimeZone, due: bool) -> Option<Times
 mod tests {
     use super::*;
     use crate::hl7::inbound::{Content as Said, Inbound, Rules};
+    use crate::orders::history::{History, Message, Stamp};
+    use crate::orders::order::OrderKey;
+
+    #[test]
+    fn what_a_person_says_of_a_part_by_its_number_stays_with_the_part() {
+        let bare = |id: &str| Some(Identifier::bare(id));
+        let known =
+            Part { number: "P-1".into(), state: Some(OrderState::Cancelled), ..Part::default() };
+        let order = Content { placer: bare("P"), parts: vec![known], ..Content::default() };
+        let mut said = Content { placer: bare("P-1"), accession: bare("A1"), ..Content::default() };
+        said.modality = "CT".into();
+        said.procedures = vec![Procedure::default()];
+        said.clinical.history = "asthma".into();
+        let new = of_part(said.clone(), &order, None);
+        assert_eq!((&new.placer, &new.accession), (&bare("P"), &None));
+        assert_eq!(new.clinical.history, "asthma");
+        assert_eq!((&new.parts[0].number[..], &new.parts[0].accession), ("P-1", &bare("A1")));
+        assert_eq!(new.any_modality(), "CT");
+        let mut history =
+            History::new(OrderKey { origin: "h".parse().unwrap(), number: "P".into() });
+        let mut hear = |n, action| {
+            let stamp = Stamp { sent: Timestamp(n), heard: Timestamp(n), id: n.to_string() };
+            history.apply(Message { stamp, source: String::new(), action });
+            history.order()
+        };
+        hear(1, Action::New(order.clone()));
+        let after = hear(2, Action::Change(new));
+        assert_eq!((after.content.placer, after.state), (bare("P"), OrderState::Cancelled));
+        let again = of_part(said, &order, Some(OrderState::Requested));
+        assert_eq!(hear(3, Action::Change(again)).state, OrderState::Requested, "wanted again");
+    }
 
     fn read(message: &str) -> Vec<Asking> {
         let rules = Rules::default();

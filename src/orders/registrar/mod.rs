@@ -123,7 +123,7 @@ pub struct Config {
     pub peers: Vec<NodeName>,
     /// Times and choices.
     pub rules: Rules,
-    /// Whether a route holds images [`UNTIL_MATCHED`].
+    /// Whether a route holds images [`UNTIL_MATCHED`], or has done so since the start.
     pub until_matched: bool,
     /// Who gives this site's patient numbers, where a message or an image does not say; empty: not
     /// known.
@@ -311,6 +311,7 @@ impl Registrar {
     async fn end(&mut self, owed: &mut Vec<Owed>) -> Result<bool, Stopped> {
         let committed = self.write_down().await?;
         self.lost = false;
+        self.anew.end(committed.is_ok());
         for answer in owed.drain(..) {
             answer(committed.clone());
         }
@@ -401,8 +402,8 @@ impl Registrar {
                 later(reply, self.acknowledge(&study, &by, now).await?)
             }
             Call::Decide { decision, reply } => later(reply, self.decide(decision, now).await?),
-            Call::Rules { rules, reply } => {
-                self.take_rules(*rules);
+            Call::Rules { rules, routes, reply } => {
+                self.take_rules(*rules, routes);
                 at_once(reply, Ok(()))
             }
             Call::Rows { with_order, page, reply } => {

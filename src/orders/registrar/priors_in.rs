@@ -5,8 +5,8 @@
 //!   waited as long as the rule says. That it was asked is an entry of its own ([`PriorsRecord`]),
 //!   written in the same change as the studies that were chosen.
 //! - A study that was chosen is a prior: its dossier says of which order, nobody misses an order for
-//!   it, and whoever routes images knows it before the first one comes ([`PriorStudies`]).
-//! - What custody has or had is not fetched, and what was chosen for another order not within
+//!   it, what it lacks is nothing to look at unless it turns out to have an order of its own, and whoever routes images knows it before the first one comes ([`PriorStudies`]).
+//! - What custody has or had is not fetched, nor what has an order of its own, and what was chosen for another order not within
 //!   [`AGAIN_AFTER`].
 
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ use arc_swap::ArcSwap;
 use minicbor::{Decode, Encode};
 
 use super::keys::{
-    PRIOR, PRIORS, entry, order_key, order_of_prior, order_of_study, priors_key, recall_key,
-    study_key,
+    Number, PRIOR, PRIORS, entry, order_key, order_of_prior, order_of_study, priors_key,
+    recall_key, study_key,
 };
 use super::recall_record::{PriorOf, RecallRecord, SourceSaid, said_by};
 use super::recalls::RECALLS_MAX;
@@ -87,8 +87,9 @@ impl Registrar {
     fn prior_rule(&self, order: &Order) -> Option<&PriorRule> {
         let own = order.key.origin == self.config.node && order.state.is_open();
         let named = order.content.patient.ids.first().is_some_and(|id| !id.id.is_empty());
+        let content = &order.with_parts().content;
         let rules = self.config.priors.iter();
-        rules.filter(|_| own && named).find(|rule| rule.applies(&order.content))
+        rules.filter(|_| own && named).find(|rule| rule.applies(content))
     }
 
     /// An order has come or changed: notes that its priors are to be asked for, once.
@@ -300,10 +301,19 @@ impl Registrar {
         Ok(())
     }
 
-    /// Whether a study is or was in custody here, or was tried as a prior not long ago.
+    /// Whether a study is or was in custody here, has an order of its own, or was tried as a prior not
+    /// long ago.
     async fn is_known(&self, study: &str, now: Timestamp) -> Result<bool, Stopped> {
         let id = StudyRef { origin: self.config.node.clone(), study: study.to_owned() };
-        if self.store.get::<Dossier>(study_key(&id)).await?.is_some_and(|d| d.instances > 0) {
+        let here = |d: Dossier| d.instances > 0 || d.matched.order().is_some();
+        if self.store.get::<Dossier>(study_key(&id)).await?.is_some_and(here) {
+            return Ok(true);
+        }
+        // Ordered by itself, as when two are made of one patient on one day: it comes as its order
+        // says, and is missed when it does not.
+        let term = Number::Study.of_order(&id.origin, study);
+        let orders: Vec<OrderRecord> = self.store.with(&term, b'o', 1).await?;
+        if !orders.is_empty() {
             return Ok(true);
         }
         let tried: Option<RecallRecord> = self.store.get(recall_key(&id)).await?;
@@ -363,8 +373,7 @@ fn first(mut words: impl Iterator<Item = String>) -> String {
 
 /// How a prior stands: what it lacks and that it has no order of its own is nothing to look at.
 pub(super) fn standing_of_prior(standing: &mut Standing, verdict: &Verdict) {
-    let quiet =
-        |what: &What| matches!(what, What::Short | What::NoOrder | What::Reopened | What::Overdue);
+    let quiet = |what: &What| what.is_quiet_in_priors();
     standing.attention.retain(|what| !quiet(what));
     if quiet(&standing.headline) && !standing.headline.is_progress() {
         standing.headline = standing.progress;

@@ -427,6 +427,11 @@ impl Dossier {
         StudyRef { origin: self.facts.origin.clone(), study: self.facts.study.clone() }
     }
 
+    /// Whether it is a prior and nothing else: nobody has ordered it.
+    pub(super) fn is_only_prior(&self) -> bool {
+        self.prior_of.is_some() && self.matched.order().is_none()
+    }
+
     pub(super) fn entry(&self) -> Entry {
         let mut terms = study_terms(&self.facts);
         let others = self.others.iter().filter_map(|p| p.ids.first());
@@ -499,4 +504,25 @@ pub(super) struct MergeRecord {
     pub(super) survivor: Identifier,
     #[n(3)]
     pub(super) retired: Identifier,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::orders::identifier::Agreement;
+    use crate::orders::matching::{By, Doubts};
+
+    #[test]
+    fn a_prior_that_has_an_order_of_its_own_is_missed_like_any_study() {
+        let origin: NodeName = "h".parse().unwrap();
+        let order = |number: &str| OrderKey { origin: origin.clone(), number: number.into() };
+        let study = StudyRef { origin: origin.clone(), study: "1.2".into() };
+        let mut dossier = Dossier::new(&study, Timestamp(0));
+        assert!(!dossier.is_only_prior());
+        dossier.prior_of = Some(order("NEW"));
+        assert!(dossier.is_only_prior());
+        let doubts = Doubts { patient: Agreement::Same, accession: Agreement::Unsure };
+        dossier.matched = Match::Order { order: order("OWN"), by: By::Study, doubts };
+        assert!(!dossier.is_only_prior());
+    }
 }

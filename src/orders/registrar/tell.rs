@@ -59,6 +59,7 @@ struct Telling<'a> {
     rules: &'a [Rule],
     verdict: &'a Verdict,
     subject: Subject,
+    prior: bool,
     now: Timestamp,
 }
 
@@ -94,8 +95,12 @@ impl Telling<'_> {
     }
 
     fn see(&self, told: &mut Told, rule: &Rule, to: &str) -> Step {
-        told.see(self.verdict, &rule.rules, self.now);
-        told.next(self.verdict, to, &rule.rules, self.now)
+        let rules = match self.prior {
+            true => &rule.rules.of_prior(),
+            false => &rule.rules,
+        };
+        told.see(self.verdict, rules, self.now);
+        told.next(self.verdict, to, rules, self.now)
     }
 }
 
@@ -112,7 +117,8 @@ impl Registrar {
             study: Some(id.study.clone()),
             order: dossier.matched.order().map(|order| order.number.clone()),
         };
-        let telling = Telling { rules: &self.config.notices, verdict, subject, now };
+        let (rules, prior) = (&self.config.notices, dossier.is_only_prior());
+        let telling = Telling { rules, verdict, subject, prior, now };
         let mut told = dossier.notices.clone();
         // A study of which nothing has come yet is known by who spoke of it.
         let spoke = study.tally.spoken().map(|s| &s.statement);
@@ -145,8 +151,9 @@ impl Registrar {
         let order = record.history.order();
         let subject =
             Subject { origin: key.origin.clone(), study: None, order: Some(key.number.clone()) };
-        let telling = Telling { rules: &self.config.notices, verdict, subject, now };
-        let modality = order.content.modality;
+        let (rules, prior) = (&self.config.notices, false);
+        let telling = Telling { rules, verdict, subject, prior, now };
+        let modality = order.content.any_modality().to_owned();
         let source = order.source;
         let station = |rule: &Rule| rule.tells_orders(&modality).then(|| source.clone());
         let came = record.studies > 0;

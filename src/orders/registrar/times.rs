@@ -119,36 +119,64 @@ impl Registrar {
         self.ways.times(&asked, &|keyword| super::travel::attribute_of(order, &asked, keyword))
     }
 
-    /// Other times and choices are in force: what is open is judged anew, some cases in each turn.
-    pub(super) fn take_rules(&mut self, rules: Rules) {
-        if self.config.rules == rules {
+    /// Other times and choices may be in force, those of `routes` too: then what is open is judged anew,
+    /// some cases in each turn.
+    pub(super) fn take_rules(&mut self, rules: Rules, routes: bool) {
+        if self.config.rules == rules && !routes {
             return;
         }
         self.config.rules = rules;
-        self.anew = self.roll.cases().collect();
+        self.anew = Anew { waiting: self.roll.cases().collect(), judged: 0 };
     }
 
     /// Judges some of the cases that other rules are in force for; true when there are more.
     pub(super) async fn judge_anew(&mut self, now: Timestamp) -> Result<bool, Stopped> {
-        for _ in 0..DUE_MAX {
-            if self.store.is_full() {
-                break;
-            }
-            let Some(case) = self.anew.pop_front() else { break };
+        while self.anew.judged < DUE_MAX && !self.store.is_full() {
+            let Some(case) = self.anew.waiting.get(self.anew.judged).cloned() else { break };
             self.judge(&case, now).await?;
+            self.anew.judged += 1;
         }
-        Ok(!self.anew.is_empty())
+        Ok(self.anew.judged < self.anew.waiting.len())
     }
 }
 
 /// Cases that are to be judged anew.
-pub(super) type Anew = VecDeque<CaseId>;
+#[derive(Debug, Default)]
+pub(super) struct Anew {
+    waiting: VecDeque<CaseId>,
+    /// How many of the first were judged in this turn, which is not durable yet.
+    judged: usize,
+}
+
+impl Anew {
+    /// The turn is durable, or nothing of it is.
+    pub(super) fn end(&mut self, durable: bool) {
+        let judged = std::mem::take(&mut self.judged);
+        if durable {
+            self.waiting.drain(..judged.min(self.waiting.len()));
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_case_is_judged_anew_until_what_came_of_it_is_durable() {
+        let case = |n: u32| {
+            let (origin, number) = ("h".parse().unwrap(), n.to_string());
+            CaseId::Order(crate::orders::order::OrderKey { origin, number })
+        };
+        let mut anew = Anew { waiting: (0..3).map(case).collect(), judged: 2 };
+        anew.end(false);
+        assert_eq!((anew.waiting.len(), anew.judged), (3, 0));
+        anew.judged = 2;
+        anew.end(true);
+        assert_eq!((anew.waiting.front(), anew.judged), (Some(&case(2)), 0));
+    }
 
     #[test]
     fn the_longest_of_what_the_routes_say_counts_and_the_rest_is_as_for_all() {

@@ -79,6 +79,11 @@ pub trait Ways: Send + Sync + 'static {
         false
     }
 
+    /// Whether any route holds images until their orders are known.
+    fn holds_until_matched(&self) -> bool {
+        false
+    }
+
     /// How long the routes say that is waited for it.
     fn times(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Times {
         Times::default()
@@ -355,8 +360,8 @@ impl Registrar {
 pub(super) fn like(order: &Order, envelope: Envelope) -> Envelope {
     let c = &order.content;
     Envelope {
-        modality: peer_text(&c.modality),
-        accession: peer_text(c.accession.as_ref().map_or("", |a| &a.id)),
+        modality: peer_text(c.any_modality()),
+        accession: peer_text(c.accessions().next().map_or("", |a| &a.id)),
         patient_id: peer_text(c.patient.ids.first().map_or("", |i| &i.id)),
         ..envelope
     }
