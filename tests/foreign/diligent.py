@@ -20,6 +20,7 @@ from modality import COMMITMENT, COMMITMENT_INSTANCE, MPPS, data_set
 
 IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 FINAL = 0xA710
+PAUSE = 0.1  # Between two studies: a busy modality, not a flood.
 
 
 def begun(study):
@@ -117,6 +118,7 @@ def main():
         if attempt is None:
             return
         say("action", transaction(attempt), study)
+        time.sleep(PAUSE)
 
 
 if __name__ == "__main__":
