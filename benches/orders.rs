@@ -6,7 +6,7 @@
 //! ```
 //!
 //! In one process: orders as HL7 messages, images as tiny data sets straight into custody. Ten images
-//! for a study, every hundredth order overdue.
+//! for a study; every hundredth order is overdue and stays so (`--overdue N`: every Nth).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,8 +58,13 @@ fn option(name: &str, default: u64) -> u64 {
     words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(default)
 }
 
+/// Whether an order's time is over; no image of its study ever comes, so that the list is not empty.
+fn is_overdue(order: u64) -> bool {
+    order.is_multiple_of(option("overdue", 100))
+}
+
 fn order(n: u64) -> Bytes {
-    let when = if n.is_multiple_of(100) { "202001010900" } else { "203501010900" };
+    let when = if is_overdue(n) { "202001010900" } else { "203501010900" };
     let text = format!(
         "MSH|^~\\&|RIS|EAST|H|X|||ORM^O01|M{n}|P|2.3.1\rPID|||{n}||A^B||19500101|M\r\
          ORC|NW|P{n}|F{n}||||^^^{when}^^R\rOBR|1|P{n}|F{n}|CT^CT||||||||||||||A{n}\r\
@@ -92,6 +97,9 @@ fn image(custody: &Custody, n: u64) -> Envelope {
 }
 
 async fn take(custody: &Custody, n: u64) {
+    if is_overdue(n / IMAGES) {
+        return;
+    }
     let envelope = image(custody, n);
     let mut assembly = custody.assemble();
     assembly.push(envelope.identity.key.as_bytes()).await.expect("room");
@@ -258,7 +266,7 @@ async fn main() {
         rows = desk.missing(page).await.expect("a registrar").len();
         missing.push(begun.elapsed());
         let begun = Instant::now();
-        let study = n * (instances / IMAGES) / 20;
+        let study = n * (instances / IMAGES) / 20 + 1;
         assert_eq!(desk.study(format!("1.2.9.{study}")).await.expect("a registrar").len(), 1);
         verdict.push(begun.elapsed());
     }
