@@ -33,6 +33,7 @@ mod leap;
 mod ledger;
 mod log;
 mod notes;
+pub mod overlay;
 mod partial;
 mod query;
 mod reclaim;

@@ -19,12 +19,12 @@ use super::record::{
     Turn,
 };
 use super::roll::Row;
-use super::store::{Stopped, Store};
 use super::travel::{self, Way, add_ways};
 use super::withdrawn::{self, Seen};
 use super::{ARRIVALS_MAX, Registrar, header, keys, priors_in};
 use crate::cargo::{CargoKind, Envelope, peer_text};
 use crate::clock::Timestamp;
+use crate::custody::overlay::{Overlay, Stopped};
 use crate::custody::{Arrival, Body, CargoId};
 use crate::dicom::header::{Header, Reading, read, tag_of};
 use crate::orders::evidence::{Evidence, Statement};
@@ -77,7 +77,7 @@ impl Cases {
     }
 
     /// Lays what this turn has changed over the book.
-    pub(super) fn write(&mut self, store: &mut Store) {
+    pub(super) fn write(&mut self, store: &mut Overlay) {
         for study in self.open.values_mut().filter(|s| s.changed) {
             study.changed = false;
             store.put(study.dossier.entry());
@@ -119,7 +119,7 @@ impl OpenStudy {
         }
     }
 
-    async fn read(dossier: Dossier, store: &Store) -> Result<Self, Stopped> {
+    async fn read(dossier: Dossier, store: &Overlay) -> Result<Self, Stopped> {
         let study = dossier.study();
         let mut tally = Tally::default();
         let count = (dossier.instances as usize).div_ceil(PAGE_INSTANCES);
@@ -147,7 +147,7 @@ impl OpenStudy {
     }
 
     /// Takes in an instance, and lays its page over the book.
-    fn arrive(&mut self, instance: Instance, store: &mut Store) {
+    fn arrive(&mut self, instance: Instance, store: &mut Overlay) {
         self.tally.arrive(&instance);
         if let Some(carried) = &mut self.carried {
             carried.arrive(&instance.sop);

@@ -6,9 +6,9 @@
 
 use super::keys::{Number, entry, evidence_key};
 use super::record::{CaseId, Dossier, StudyRef};
-use super::store::Stopped;
 use super::{DeskError, Registrar};
 use crate::clock::Timestamp;
+use crate::custody::overlay::Stopped;
 use crate::orders::evidence::{Reference, Said, SeriesList, Statement};
 use crate::orders::tally::Tally;
 

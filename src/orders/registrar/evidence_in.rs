@@ -13,10 +13,10 @@ use dicom_object::InMemDicomObject;
 
 use super::keys::{entry, evidence_key, step_key};
 use super::record::{Dossier, StepRecord, StudyRef};
-use super::store::Stopped;
 use super::{DeskError, Owed, Registrar, message};
 use crate::clock::Timestamp;
 use crate::custody::Arrival;
+use crate::custody::overlay::Stopped;
 use crate::dicom::availability::{Availability, Notice};
 use crate::dicom::commitment::Reference as Referenced;
 use crate::dicom::dataset::{self, items, text};

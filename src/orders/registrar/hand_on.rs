@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use super::keys::order_key;
 use super::record::OrderRecord;
-use super::store::Stopped;
 use super::telling::{Control, Fate, TELLINGS_MAX, TOLD_MAX, Telling, control_id, next};
 use super::travel::{attribute_of, like};
 use super::written::{message, said};
 use super::{DUE_MAX, Event, Registrar, hl7_time};
 use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope, Identity, Sha256};
 use crate::clock::Timestamp;
+use crate::custody::overlay::Stopped;
 use crate::custody::state::StateName;
 use crate::custody::{CargoId, Draft, DutyStatus};
 use crate::hl7::answer::Answer;

@@ -16,10 +16,10 @@ use arc_swap::ArcSwap;
 use super::keys::HOLDS;
 use super::record::{Dossier, StudyRef};
 use super::roll::word;
-use super::store::Stopped;
 use super::{DUE_MAX, Registrar};
 use crate::cargo::StudyKey;
 use crate::custody::CargoId;
+use crate::custody::overlay::Stopped;
 use crate::orders::matching::Match;
 
 /// What a route says as its `hold` so that images wait for their order.

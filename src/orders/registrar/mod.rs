@@ -38,7 +38,6 @@ mod recall_record;
 mod recalls;
 mod record;
 mod roll;
-mod store;
 mod tell;
 mod telling;
 mod times;
@@ -76,7 +75,8 @@ pub use worklist::{FindError, Finding, QUERIES_MAX};
 
 use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
-use crate::custody::register::EnterError;
+use crate::custody::overlay::{Overlay, Stopped};
+use crate::custody::register::{Book, EnterError};
 use crate::custody::{CargoId, Custody};
 use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
@@ -93,7 +93,6 @@ use priors_in::Searches;
 use recalls::Recalls;
 use record::{CaseId, Cursor, Dossier, MergeRecord, OrderRecord};
 use roll::Roll;
-use store::{Stopped, Store};
 use tell::Tells;
 use travel::Outbox;
 
@@ -150,7 +149,7 @@ struct Registrar {
     config: Config,
     custody: Custody,
     metrics: Metrics,
-    store: Store,
+    store: Overlay,
     cases: Cases,
     roll: Roll,
     outbox: Outbox,
@@ -195,7 +194,7 @@ pub fn start(
     let shelf = worklist::Shelf::new(&config, &custody, &metrics);
     let letters = Arc::new(Notify::new());
     let registrar = Registrar {
-        store: Store::new(custody.clone()),
+        store: Overlay::new(custody.clone(), Book::Orders),
         cases: Cases::default(),
         roll: Roll::default(),
         outbox: Outbox::default(),

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use dicom_dictionary_std::tags;
 
 use super::evidence_in::Step;
-use super::store::Stopped;
 use super::{Registrar, clock};
+use crate::custody::overlay::Stopped;
 use crate::dicom::EXPLICIT_VR_LE;
 use crate::dicom::dataset::{self, DATA_SET_LENGTH_MAX, text};
 use crate::dicom::fault::Fault;

@@ -23,10 +23,10 @@ use super::keys::{
 use super::recall_record::{PriorOf, RecallRecord, SourceSaid, said_by};
 use super::recalls::RECALLS_MAX;
 use super::record::{Dossier, OrderRecord, Standing, StudyRef};
-use super::store::Stopped;
 use super::{DeskError, Registrar, Row};
 use crate::cargo::{StudyKey, Urgency};
 use crate::clock::Timestamp;
+use crate::custody::overlay::Stopped;
 use crate::custody::register::Entry;
 use crate::orders::order::{Order, OrderKey};
 use crate::orders::priors::{Candidate, PriorRule, Subject, choose};

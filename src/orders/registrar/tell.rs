@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Registrar;
 use super::record::{CaseId, Dossier, OrderRecord, Standing, StudyRef};
-use super::store::Store;
 use crate::clock::Timestamp;
+use crate::custody::overlay::Overlay;
 use crate::orders::evidence::Grade;
 use crate::orders::letter::{Letter, Subject};
 use crate::orders::notice::{Rule, Step, Told};
@@ -70,7 +70,7 @@ impl Telling<'_> {
         told: &mut BTreeMap<String, Told>,
         station: impl Fn(&Rule) -> Option<String>,
         step: impl Fn(&mut Told, &Rule, &str) -> Step,
-        (store, made): (&mut Store, &mut bool),
+        (store, made): (&mut Overlay, &mut bool),
     ) -> Option<Timestamp> {
         told.retain(|name, _| self.rules.iter().any(|rule| rule.name == *name));
         let mut again = None;

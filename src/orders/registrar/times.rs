@@ -11,10 +11,10 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 
 use super::record::{CaseId, Dossier};
-use super::store::Stopped;
 use super::{DUE_MAX, Registrar};
 use crate::cargo::Envelope;
 use crate::clock::Timestamp;
+use crate::custody::overlay::Stopped;
 use crate::dicom::header::{Header, tag_of};
 use crate::orders::judge::Rules;
 use crate::orders::order::Order;

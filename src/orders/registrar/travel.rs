@@ -21,13 +21,13 @@ use super::cases::OpenStudy;
 use super::hand_on::{Receivers, ToTell};
 use super::keys::{TO_CARRY, TO_TELL, entry, manifest_key, order_key};
 use super::record::{Dossier, OrderRecord, Standing, StudyRef, Told};
-use super::store::Stopped;
 use super::{DUE_MAX, Registrar};
 use crate::cargo::{
     Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Sha256, Urgency,
     peer_text,
 };
 use crate::clock::Timestamp;
+use crate::custody::overlay::Stopped;
 use crate::custody::{Arrival, Draft};
 use crate::orders::history::{History, MESSAGES_MAX};
 use crate::orders::manifest::{Carried, Manifest, Reading, UidList};

@@ -1,4 +1,4 @@
-//! The book of orders as one turn of the registrar sees it: what is durable, with the turn's own
+//! A book of the register as one turn of its room sees it: what is durable, with the turn's own
 //! changes laid over it until they are made durable together.
 //!
 //! Nothing reads past the overlay, so a message sees what the message before it did. A turn whose
@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use minicbor::Decode;
 
-use crate::custody::Custody;
-use crate::custody::register::{Book, Change, EnterError, Entry};
+use super::Custody;
+use super::register::{Book, Change, EnterError, Entry};
 
 /// Bytes of changes after which a turn takes nothing more in; far below what custody takes in one
 /// fact, so that what one message or image still adds fits.
@@ -21,12 +21,13 @@ const PAGE: usize = 256;
 /// Custody has stopped, or an entry is not what it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("custody has stopped")]
-pub(super) struct Stopped;
+pub struct Stopped;
 
 /// The book, and what this turn has changed.
 #[derive(Debug)]
-pub(super) struct Store {
+pub struct Overlay {
     custody: Custody,
+    book: Book,
     changed: BTreeMap<Vec<u8>, Option<Entry>>,
     bytes: usize,
 }
@@ -35,31 +36,37 @@ fn read<T: for<'b> Decode<'b, ()>>(entry: &Entry) -> Option<T> {
     match minicbor::decode(&entry.body) {
         Ok(read) => Some(read),
         Err(error) => {
-            tracing::error!(%error, "an entry of the book of orders cannot be read; passed over");
+            tracing::error!(%error, "an entry of the register cannot be read; passed over");
             None
         }
     }
 }
 
-impl Store {
-    pub(super) const fn new(custody: Custody) -> Self {
-        Self { custody, changed: BTreeMap::new(), bytes: 0 }
+impl Overlay {
+    /// Of a book, without changes.
+    pub const fn new(custody: Custody, book: Book) -> Self {
+        Self { custody, book, changed: BTreeMap::new(), bytes: 0 }
     }
 
     /// The entry under a key.
-    pub(super) async fn get<T: for<'b> Decode<'b, ()>>(
-        &self,
-        key: Vec<u8>,
-    ) -> Result<Option<T>, Stopped> {
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn get<T: for<'b> Decode<'b, ()>>(&self, key: Vec<u8>) -> Result<Option<T>, Stopped> {
         if let Some(changed) = self.changed.get(&key) {
             return Ok(changed.as_ref().and_then(read));
         }
-        let found = self.custody.entry(Book::Orders, key).await.ok_or(Stopped)?;
+        let found = self.custody.entry(self.book, key).await.ok_or(Stopped)?;
         Ok(found.as_ref().and_then(read))
     }
 
     /// The entries whose keys begin so, in the order of their keys, at most `max`.
-    pub(super) async fn below<T: for<'b> Decode<'b, ()>>(
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn below<T: for<'b> Decode<'b, ()>>(
         &self,
         prefix: &[u8],
         max: usize,
@@ -67,7 +74,7 @@ impl Store {
         let mut found: BTreeMap<Vec<u8>, Entry> = BTreeMap::new();
         let mut after = prefix.to_vec();
         while found.len() < max {
-            let page = self.custody.entries(Book::Orders, Some(after), PAGE.min(max)).await;
+            let page = self.custody.entries(self.book, Some(after), PAGE.min(max)).await;
             let page = page.ok_or(Stopped)?;
             let whole = page.len() == PAGE.min(max);
             let Some(last) = page.last().map(|e| e.key.clone()) else { break };
@@ -89,7 +96,11 @@ impl Store {
     }
 
     /// The entries that bear a term and whose keys begin with `kind`, at most `max`.
-    pub(super) async fn with<T: for<'b> Decode<'b, ()>>(
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn with<T: for<'b> Decode<'b, ()>>(
         &self,
         term: &[u8],
         kind: u8,
@@ -98,7 +109,7 @@ impl Store {
         let mut found: BTreeMap<Vec<u8>, Entry> = BTreeMap::new();
         let mut after = Some(vec![kind]);
         while found.len() < max {
-            let page = self.custody.entries_with(Book::Orders, term.to_vec(), after, PAGE).await;
+            let page = self.custody.entries_with(self.book, term.to_vec(), after, PAGE).await;
             let page = page.ok_or(Stopped)?;
             let whole = page.len() == PAGE;
             after = page.last().map(|e| e.key.clone());
@@ -122,19 +133,29 @@ impl Store {
     }
 
     /// Lays an entry over what is there.
-    pub(super) fn put(&mut self, entry: Entry) {
+    pub fn put(&mut self, entry: Entry) {
         let terms: usize = entry.terms.iter().map(|t| t.len()).sum();
         self.bytes += 2 * entry.key.len() + entry.body.len() + terms;
         self.changed.insert(entry.key.clone(), Some(entry));
     }
 
     /// Whether the turn should end.
-    pub(super) const fn is_full(&self) -> bool {
+    pub const fn is_full(&self) -> bool {
         self.bytes > TURN_BYTES
     }
 
+    /// Takes an entry away.
+    pub fn remove(&mut self, key: Vec<u8>) {
+        self.bytes += key.len();
+        self.changed.insert(key, None);
+    }
+
     /// Makes all changes durable, or none.
-    pub(super) async fn commit(&mut self) -> Result<(), EnterError> {
+    ///
+    /// # Errors
+    ///
+    /// [`EnterError`]: nothing has changed, and the overlay is empty.
+    pub async fn commit(&mut self) -> Result<(), EnterError> {
         self.bytes = 0;
         let changed = std::mem::take(&mut self.changed);
         if changed.is_empty() {
@@ -144,11 +165,11 @@ impl Store {
             Some(entry) => Change::Put(entry),
             None => Change::Remove { key },
         };
-        self.custody.enter(Book::Orders, changed.into_iter().map(change).collect()).await
+        self.custody.enter(self.book, changed.into_iter().map(change).collect()).await
     }
 
     /// Forgets the turn's changes.
-    pub(super) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.changed.clear();
         self.bytes = 0;
     }
