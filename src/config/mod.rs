@@ -19,6 +19,7 @@ mod orders;
 mod problem;
 mod read;
 mod reader;
+mod reports;
 mod rooms;
 mod sections;
 mod source;
@@ -42,6 +43,7 @@ pub use hl7_destination::Hl7Destination;
 pub use notices::{MailSection, NoticeSection, WebhookSection};
 pub use orders::{Hl7Section, OrdersSection};
 pub use problem::{Problem, Remark, Warning};
+pub use reports::ReportsSection;
 pub use rooms::TlsError;
 pub use sections::*;
 pub use sources::SourceSection;
@@ -75,6 +77,8 @@ pub struct Config {
     pub routes: Table,
     /// `[orders]`; `None`: this node keeps no orders.
     pub orders: Option<OrdersSection>,
+    /// `[reports]`; `None`: this node keeps no reports.
+    pub reports: Option<ReportsSection>,
     /// `[api]`; `None`: other systems are not served.
     pub api: Option<ApiSection>,
     /// `[ops]`.
@@ -161,6 +165,7 @@ impl Config {
             routes: Table::new(rules).without_images_for(hl7_destination::names(&destinations)),
             destinations,
             orders: document.orders,
+            reports: document.reports,
             api: document.api,
             ops: document.ops,
             drain: document.drain,

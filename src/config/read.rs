@@ -19,6 +19,7 @@ use super::api::{self, ApiSection};
 use super::hl7_destination;
 use super::orders::{self, OrdersSection};
 use super::reader::{Section, keys_of};
+use super::reports::{self, ReportsSection};
 use super::sections::*;
 use super::value::*;
 
@@ -40,6 +41,7 @@ pub(super) struct Document {
     pub(super) declared: BTreeMap<DestinationName, Vec<usize>>,
     pub(super) routes: Vec<(usize, Rule)>,
     pub(super) orders: Option<OrdersSection>,
+    pub(super) reports: Option<ReportsSection>,
     pub(super) api: Option<ApiSection>,
     pub(super) ops: OpsSection,
     pub(super) drain: DrainSection,
@@ -64,6 +66,7 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
     });
     let routes = s.tables("route", route);
     let orders = s.maybe_table("orders", |s| orders::section(s, &own));
+    let reports = s.maybe_table("reports", reports::section);
     let api = s.maybe_table("api", api::section);
     let ops =
         s.table("ops", |s| OpsSection { listen: s.or("listen", "\"127.0.0.1:9480\"", socket) });
@@ -75,7 +78,20 @@ pub(super) fn document(s: &mut Section<'_, '_>) -> Document {
     if let Some(tunnel) = &mut tunnel {
         tunnel.limits.drain = drain.timeout;
     }
-    Document { node, dicom, spool, tunnel, destinations, declared, routes, orders, api, ops, drain }
+    Document {
+        node,
+        dicom,
+        spool,
+        tunnel,
+        destinations,
+        declared,
+        routes,
+        orders,
+        reports,
+        api,
+        ops,
+        drain,
+    }
 }
 
 fn node(s: &mut Section<'_, '_>) -> Option<NodeSection> {

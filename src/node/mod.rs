@@ -8,6 +8,7 @@
 mod api;
 mod orders;
 mod reload;
+mod reports;
 mod retrieving;
 mod router;
 mod services;
@@ -174,6 +175,8 @@ impl Node {
         let ends = (accepting.clone(), asking.clone());
         let (kept, asked) =
             orders::keep(&config, &router, (&custody, &metrics), &ends, &mut tasks)?;
+        let reports =
+            reports::keep(&config, kept.desk.as_ref(), (&custody, &metrics), &asking, &mut tasks);
         let (reload, reloads) = mpsc::channel(RELOADS_MAX);
         let view = Arc::new(ops::View {
             custody: custody.clone(),
@@ -182,6 +185,7 @@ impl Node {
             tunnel: tunnel.clone(),
             delivery: ArcSwap::new(delivery.clone()),
             orders: kept.desk,
+            reports,
             worklists: kept.worklists,
             notifier: kept.notifier,
             steps: kept.steps,

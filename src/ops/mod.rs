@@ -28,6 +28,7 @@ use crate::orders::notifier::Notifier;
 use crate::orders::passing;
 use crate::orders::registrar::Desk;
 use crate::orders::worklist::poll::Conditions;
+use crate::reports::secretary;
 use crate::routing::Table;
 use crate::tunnel::Tunnel;
 
@@ -46,6 +47,8 @@ pub struct View {
     pub delivery: ArcSwap<Delivery>,
     /// Where orders are kept, if they are.
     pub orders: Option<Desk>,
+    /// Where reports are kept, if they are.
+    pub reports: Option<secretary::Desk>,
     /// How the worklists fare that are asked for orders.
     pub worklists: Conditions,
     /// Who brings notices to their receivers, where there are some.

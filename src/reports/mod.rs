@@ -18,10 +18,14 @@
 
 pub mod acks;
 pub mod arrive;
+pub mod collect;
 pub mod critical;
 pub mod home;
+pub mod make;
 pub mod matching;
+pub mod note;
 pub mod report;
+pub mod secretary;
 pub mod signers;
 pub mod turnaround;
 pub mod versions;
