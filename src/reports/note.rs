@@ -149,6 +149,10 @@ pub struct Handed {
     /// Why it said no; empty when it said yes.
     #[n(4)]
     pub no: String,
+    /// Whether all systems of the hospital have said yes to the latest version, and people to a
+    /// critical result.
+    #[n(5)]
+    pub all: bool,
 }
 
 impl Note {

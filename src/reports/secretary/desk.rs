@@ -228,6 +228,7 @@ pub(in crate::reports) enum Call {
     Say { study: String, answers: String, text: String, by: String, reply: Answer<String> },
     Words { study: String, limit: usize, reply: Answer<Vec<WordsRow>> },
     SendAgain { report: String, by: String, reply: Answer<String> },
+    Rules { config: Box<super::Config>, reply: Answer<()> },
 }
 
 /// Where others ask the secretary. Cheap to clone. `by` is always the person or system that asks.
@@ -357,5 +358,10 @@ impl Desk {
     /// A person wants the latest version handed on again, to every destination.
     pub async fn send_again(&self, report: String, by: String) -> Result<String, DeskError> {
         self.ask(|reply| Call::SendAgain { report, by, reply }).await
+    }
+
+    /// Other rules are in force from now on.
+    pub async fn rules(&self, config: super::Config) -> Result<(), DeskError> {
+        self.ask(|reply| Call::Rules { config: Box::new(config), reply }).await
     }
 }

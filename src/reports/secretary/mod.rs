@@ -5,14 +5,39 @@
 //!   belongs, and sends it with a note to the hospital, or holds it for a person.
 //! - At the hospital it follows what comes, keeps the versions apart, and hands the latest on to the
 //!   hospital's systems; what these answer goes back as a note.
+//! - Entries that are made together are one change. What others are to have, a note, a duty, a
+//!   message, is part of an entry before custody is asked, and is asked for again after a crash;
+//!   custody keeps it once.
+//! - No document is reclaimed before it was looked at, nor while what belongs to it has not come.
+//!
+//! Limits: [`CALLS_MAX`] calls wait; a turn takes [`TURN_CALLS_MAX`] of them, [`ARRIVALS_MAX`]
+//! arrivals and [`DUE_MAX`] timers. Memory: open loops and timers, at most [`OPEN_MAX`] of each; of
+//! reports nothing beyond the turn.
+//!
+//! A turn that custody cannot write is answered with no, leaves no trace, and is taken up again
+//! from what is durable.
 
+mod alarms;
+mod answers;
 mod desk;
+mod documents;
+mod hand_on;
+mod handing;
+mod letters;
+mod loops;
+mod notes;
+mod people;
+mod record;
+mod talk;
+mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub use desk::{
@@ -24,13 +49,35 @@ use super::critical::Ladder;
 use super::make::Home;
 use super::signers::SignerRules;
 use super::turnaround::Promises;
-use crate::cargo::{DestinationName, NodeName};
-use crate::custody::Custody;
+use crate::cargo::{DestinationName, NodeName, Sha256};
+use crate::clock::{self, Timestamp};
+use crate::custody::overlay::{Overlay, Stopped};
+use crate::custody::register::{Book, EnterError};
+use crate::custody::{CargoId, Custody, Follower};
 use crate::metrics::Metrics;
+use crate::orders::notice::Rule;
 use crate::orders::registrar;
+use desk::{Answer, Call};
+use loops::Loops;
+use record::{CURSOR, Cursor, NoteRecord, entry};
+use timers::Timers;
 
 /// Calls that may wait.
 pub const CALLS_MAX: usize = 256;
+/// Calls of one turn.
+pub const TURN_CALLS_MAX: usize = 64;
+/// Arrivals of one turn.
+pub const ARRIVALS_MAX: usize = 128;
+/// Timers of one turn.
+pub const DUE_MAX: usize = 64;
+/// Most open loops, and most timers, that a start reads.
+const OPEN_MAX: usize = 1_000_000;
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// How often it is asked whether the ledger is ready.
+const LOOK: Duration = Duration::from_millis(20);
+/// Pause after a turn that could not be written.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Who may sign reports for some hospitals.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +107,37 @@ pub struct Config {
     pub promises: Promises,
     /// How long a system may go without a yes before people are told.
     pub alarm: Duration,
+    /// Who is told of what.
+    pub notices: Vec<Rule>,
 }
 
-/// Starts the secretary of a node. It works until `shutdown`.
+/// Says its answer once the turn is durable, or why it is not.
+type Owed = Box<dyn FnOnce(Result<(), DeskError>) + Send>;
+
+/// The state, and its one owner.
+struct Secretary {
+    config: Config,
+    custody: Custody,
+    orders: registrar::Desk,
+    metrics: Metrics,
+    store: Overlay,
+    timers: Timers,
+    loops: Loops,
+    /// Notes that custody is to have, by key.
+    notes: BTreeMap<String, NoteRecord>,
+    /// Documents that are to be sent to their hospital.
+    carry: BTreeSet<Sha256>,
+    /// Documents whose slips have not come, by the number of their cargo.
+    waiting: BTreeSet<u64>,
+    cursor: Cursor,
+    /// Rings when there are new letters.
+    letters: Arc<Notify>,
+    /// When metrics were brought up to date.
+    shown: Timestamp,
+}
+
+/// Starts the secretary of a node. It works until `shutdown`, which must come after everything that
+/// asks it has ended.
 pub fn start(
     config: Config,
     custody: Custody,
@@ -71,9 +146,192 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> (Desk, tokio::task::JoinHandle<()>) {
     let (calls, inbox) = mpsc::channel(CALLS_MAX);
+    let secretary = Secretary {
+        store: Overlay::new(custody.clone(), Book::Reports),
+        timers: Timers::default(),
+        loops: Loops::default(),
+        notes: BTreeMap::new(),
+        carry: BTreeSet::new(),
+        waiting: BTreeSet::new(),
+        cursor: Cursor::default(),
+        letters: orders.letters(),
+        shown: Timestamp::default(),
+        config,
+        custody,
+        orders,
+        metrics,
+    };
     let task = tokio::spawn(async move {
-        let _kept = (config, custody, orders, metrics, inbox);
-        shutdown.cancelled().await;
+        let work = secretary.work(inbox);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            // Custody has stopped, and the node with it.
+            Err(Stopped) = work => shutdown.cancelled().await,
+        }
     });
     (Desk { calls }, task)
+}
+
+impl Secretary {
+    async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
+        let mut arrived = self.custody.arrived();
+        while !self.custody.summary().ready {
+            tokio::time::sleep(LOOK).await;
+        }
+        self.load().await?;
+        let mut wholes = self.orders.wholes().await;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut more = true;
+        loop {
+            let mut calls = Vec::new();
+            tokio::select! {
+                biased;
+                n = inbox.recv_many(&mut calls, TURN_CALLS_MAX) => if n == 0 { return Err(Stopped) },
+                changed = arrived.changed() => if changed.is_err() { return Err(Stopped) },
+                hint = wholes.next() => self.loops.hint(hint),
+                _ = tick.tick() => {}
+                () = std::future::ready(()), if more => {}
+            }
+            more = self.turn(calls).await?;
+        }
+    }
+
+    /// One turn: what was asked, what has come, whose time has come; then all of it durable, then
+    /// the answers; then what custody is to have.
+    async fn turn(&mut self, calls: Vec<Call>) -> Result<bool, Stopped> {
+        let now = clock::wall();
+        let mut owed: Vec<Owed> = Vec::new();
+        for call in calls {
+            owed.push(self.call(call, now).await?);
+            if self.store.is_full() {
+                self.end(&mut owed).await?;
+            }
+        }
+        let mut more = self.take_arrivals(now).await?;
+        more |= self.look_at_wholes(now).await?;
+        let due = self.timers.due(now, DUE_MAX);
+        more |= due.len() == DUE_MAX;
+        for what in due {
+            if self.store.is_full() {
+                more = true;
+                break;
+            }
+            self.look(what, now).await?;
+        }
+        let mut written = self.end(&mut owed).await?;
+        if written {
+            self.send_notes(now).await?;
+            self.carry_some(now).await?;
+            written = self.end(&mut owed).await?;
+        }
+        if !written {
+            tokio::time::sleep(PAUSE).await;
+        }
+        if now.seconds_since(self.shown) > 0 || now < self.shown {
+            self.shown = now;
+            self.show(now).await?;
+        }
+        Ok(more || !written)
+    }
+
+    /// Makes the turn durable and says the answers; false when it could not be written.
+    async fn end(&mut self, owed: &mut Vec<Owed>) -> Result<bool, Stopped> {
+        let committed = match self.store.commit().await {
+            Ok(()) => Ok(()),
+            Err(EnterError::Stopped) => return Err(Stopped),
+            Err(error) => {
+                tracing::warn!(%error, "reports cannot be written down just now");
+                self.load().await?;
+                Err(DeskError::NotKept(error.to_string()))
+            }
+        };
+        for answer in owed.drain(..) {
+            answer(committed.clone());
+        }
+        if committed.is_ok() {
+            // What waits for its slip is not given back to the disk.
+            let first = self.waiting.first().map_or(u64::MAX, |n| n.saturating_sub(1));
+            let upto = CargoId(self.cursor.arrival.min(first));
+            self.custody.looked_at(Follower::Reports, upto);
+        }
+        Ok(committed.is_ok())
+    }
+
+    /// Reads what is durable, as at the start.
+    async fn load(&mut self) -> Result<(), Stopped> {
+        self.store.forget();
+        self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
+        self.timers = Timers::default();
+        let notes: Vec<NoteRecord> = self.store.below(b"n", OPEN_MAX).await?;
+        self.notes = notes.into_iter().map(|note| (note.key.clone(), note)).collect();
+        self.load_documents().await?;
+        self.load_reports().await?;
+        self.load_loops().await
+    }
+
+    fn remember_cursor(&mut self, arrival: u64) {
+        self.cursor.arrival = arrival;
+        self.store.put(entry(CURSOR.to_vec(), &self.cursor, Vec::new()));
+    }
+
+    /// Answers a call, or lays its changes over the book; the answer is said when the turn ends.
+    async fn call(&mut self, call: Call, now: Timestamp) -> Result<Owed, Stopped> {
+        fn later<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
+            Box::new(move |durable| drop(reply.send(durable.and(found))))
+        }
+        fn at_once<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
+            let _ = reply.send(found);
+            Box::new(|_| {})
+        }
+        Ok(match call {
+            Call::Rows { page, reply } => at_once(reply, self.rows(&page).await?),
+            Call::Held { limit, reply } => at_once(reply, self.held(limit).await?),
+            Call::Story { of, reply } => at_once(reply, self.stories(&of).await?),
+            Call::Form { document, kind, reply } => {
+                at_once(reply, self.form(&document, kind).await?)
+            }
+            Call::Loops { overdue, limit, reply } => {
+                at_once(reply, Ok(self.loop_rows(overdue, limit, now)))
+            }
+            Call::Criticals { all, limit, reply } => {
+                at_once(reply, self.criticals(all, limit).await?)
+            }
+            Call::Words { study, limit, reply } => {
+                at_once(reply, self.words_of(&study, limit).await?)
+            }
+            Call::Match { document, to, by, reply } => {
+                later(reply, self.match_by_hand(&document, &to, &by, now).await?)
+            }
+            Call::Release { document, by, reply } => {
+                later(reply, self.release(&document, &by, now).await?)
+            }
+            Call::Discard { document, reason, by, reply } => {
+                later(reply, self.discard(&document, &reason, &by).await?)
+            }
+            Call::Dismiss { study, by, reply } => {
+                later(reply, self.dismiss_loop(&study, &by).await?)
+            }
+            Call::Flag { report, why, by, reply } => {
+                later(reply, self.flag_by_hand(&report, &why, &by, now).await?)
+            }
+            Call::Acknowledge { report, by, reply } => {
+                later(reply, self.acknowledge(&report, &by, now).await?)
+            }
+            Call::Close { report, done, by, reply } => {
+                later(reply, self.close(&report, &by, &done, now).await?)
+            }
+            Call::Say { study, answers, text, by, reply } => {
+                later(reply, self.say(&study, &answers, &text, &by, now).await?)
+            }
+            Call::SendAgain { report, by, reply } => {
+                later(reply, self.send_again(&report, &by, now).await?)
+            }
+            Call::Rules { config, reply } => {
+                self.config = *config;
+                self.timers.all_now(now);
+                at_once(reply, Ok(()))
+            }
+        })
+    }
 }

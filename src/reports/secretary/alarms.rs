@@ -1,0 +1,243 @@
+//! Critical results: flagged at either node, told and acknowledged at the hospital.
+//!
+//! The ladder is climbed at the hospital alone, where the patient is; the reading node shows how far
+//! it is. Whatever a person says is in the record, with his or her name.
+
+use super::loops::about;
+use super::record::{CRITICAL, LoopRecord, OPEN, ReportRecord};
+use super::{CriticalRow, DeskError, OPEN_MAX, Secretary};
+use crate::cargo::Urgency;
+use crate::clock::Timestamp;
+use crate::custody::overlay::Stopped;
+use crate::orders::verdict::What as Told;
+use crate::reports::critical::{Alarm, Event, Reason, State, Step};
+use crate::reports::note::{Note, Says};
+use crate::reports::turnaround::Owed;
+
+impl Secretary {
+    /// A report is critical.
+    pub(super) fn flag(
+        &mut self,
+        record: &mut ReportRecord,
+        document: &str,
+        reasons: Vec<Reason>,
+        now: Timestamp,
+    ) {
+        let changed = match &mut record.alarm {
+            Some(alarm) => alarm.flag(document, reasons, now),
+            None => {
+                record.alarm = Some(Alarm::new(document, reasons, now));
+                true
+            }
+        };
+        if changed {
+            tracing::warn!(report = record.id, "a critical result");
+            record.happened(now, "critical", "called critical".into(), "");
+            record.is_open = record.hospital == self.config.node || record.is_open;
+            record.is_acknowledged = false;
+        }
+    }
+
+    pub(super) fn is_alarming(&self, record: &ReportRecord) -> bool {
+        record.hospital == self.config.node
+            && record.alarm.as_ref().is_some_and(|alarm| alarm.state() == State::Open)
+    }
+
+    /// Tells whom the ladder names; when to look again.
+    pub(super) fn climb(&mut self, record: &mut ReportRecord, now: Timestamp) -> Option<Timestamp> {
+        if record.hospital != self.config.node {
+            return None;
+        }
+        let mut alarm = record.alarm.clone()?;
+        let mut step = alarm.step(&self.config.ladder, now);
+        while let Step::Tell { rung, to } = step {
+            let seed = format!("{} {} {}", record.id, alarm.since().0, alarm.notices());
+            for rule in &to {
+                self.tell_rule(rule, Told::CriticalResult, record, seed.as_bytes(), now);
+            }
+            tracing::warn!(report = record.id, rung, ?to, "people are told of a critical result");
+            record.happened(now, "told", format!("rung {rung}: {}", to.join(", ")), "");
+            alarm.told(rung, to, now);
+            step = alarm.step(&self.config.ladder, now);
+        }
+        record.alarm = Some(alarm);
+        match step {
+            Step::Wait(at) => Some(at),
+            Step::Nothing | Step::Tell { .. } => None,
+        }
+    }
+
+    /// When people knew of what is critical; the beginning of time where nothing is.
+    pub(super) fn known_at(&self, record: &ReportRecord) -> Timestamp {
+        let record = record.alarm.as_ref().map(Alarm::record).unwrap_or_default();
+        let known = record.iter().rev().find(|(_, e)| matches!(e, Event::Acknowledged(_)));
+        known.map(|(at, _)| *at).unwrap_or_default()
+    }
+
+    async fn critical_of(
+        &self,
+        id: &str,
+    ) -> Result<Result<(ReportRecord, Alarm), DeskError>, Stopped> {
+        let Some(record) = self.report(id).await? else {
+            return Ok(Err(DeskError::Unknown(format!("there is no report {id}"))));
+        };
+        Ok(match record.alarm.clone() {
+            None => Err(DeskError::Refused(format!("report {id} is not critical"))),
+            Some(_) if record.hospital != self.config.node => Err(DeskError::Refused(format!(
+                "a critical result is acknowledged at the hospital: at {}",
+                record.hospital
+            ))),
+            Some(alarm) => Ok((record, alarm)),
+        })
+    }
+
+    /// A person knows of a critical result.
+    pub(super) async fn acknowledge(
+        &mut self,
+        id: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Result<String, DeskError>, Stopped> {
+        let (mut record, mut alarm) = match self.critical_of(id).await? {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Err(error) = alarm.acknowledge(by, now) {
+            return Ok(Err(DeskError::Refused(error.to_string())));
+        }
+        tracing::info!(report = id, by, "a person knows of a critical result");
+        record.happened(now, "person", "knows of the critical result".into(), by);
+        record.alarm = Some(alarm);
+        self.known_here(record, by, "", now);
+        Ok(Ok(format!("the critical result of report {id} is acknowledged by {by}")))
+    }
+
+    /// A person has dealt with a critical result.
+    pub(super) async fn close(
+        &mut self,
+        id: &str,
+        by: &str,
+        done: &str,
+        now: Timestamp,
+    ) -> Result<Result<String, DeskError>, Stopped> {
+        let (mut record, mut alarm) = match self.critical_of(id).await? {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Err(error) = alarm.close(by, done, now) {
+            return Ok(Err(DeskError::Refused(error.to_string())));
+        }
+        tracing::info!(report = id, by, "a critical result is closed");
+        record.happened(now, "person", "has closed the critical result".into(), by);
+        record.alarm = Some(alarm);
+        self.known_here(record, by, done, now);
+        Ok(Ok(format!("the critical result of report {id} is closed by {by}")))
+    }
+
+    fn known_here(&mut self, mut record: ReportRecord, by: &str, done: &str, now: Timestamp) {
+        let says = Says::Known { report: record.id.clone(), by: by.into(), done: done.into() };
+        let study = record.targets.first().map(|t| t.study.clone()).unwrap_or_default();
+        let note = Note { hospital: record.hospital.clone(), study, at: now, says };
+        self.tell(note, record.from.clone(), Urgency::Urgent);
+        if done.is_empty() {
+            let seed = format!("known {} {}", record.id, now.0);
+            self.tell_rules(Told::CriticalKnown, &record, seed.as_bytes(), now);
+        }
+        record.is_open = true;
+        self.timers.report_now(&record.id, now);
+        self.store.put(record.entry());
+    }
+
+    /// At the reading node: the hospital says that a person knows, or has closed it.
+    pub(super) async fn known_there(
+        &mut self,
+        mut record: ReportRecord,
+        by: &str,
+        done: &str,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        // It may have been called critical there.
+        let mut alarm = record
+            .alarm
+            .take()
+            .unwrap_or_else(|| Alarm::new("", vec![Reason::Said(by.to_owned())], at.min(now)));
+        let taken = match done.is_empty() {
+            true => alarm.acknowledge(by, at),
+            false => alarm.acknowledge(by, at).or(Ok(())).and_then(|()| alarm.close(by, done, at)),
+        };
+        record.alarm = Some(alarm);
+        if taken.is_ok() {
+            let what = match done.is_empty() {
+                true => "knows of the critical result",
+                false => "has closed the critical result",
+            };
+            record.happened(at, "person", what.to_owned(), by);
+        }
+        self.store.put(record.entry());
+        Ok(())
+    }
+
+    /// A person or program calls a report critical.
+    pub(super) async fn flag_by_hand(
+        &mut self,
+        id: &str,
+        why: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Result<String, DeskError>, Stopped> {
+        let Some(mut record) = self.report(id).await? else {
+            return Ok(Err(DeskError::Unknown(format!("there is no report {id}"))));
+        };
+        if why.trim().is_empty() {
+            return Ok(Err(DeskError::Refused("say why it is critical".into())));
+        }
+        let reasons = vec![Reason::Said(format!("{by}: {why}"))];
+        self.flag(&mut record, "", reasons.clone(), now);
+        if record.hospital != self.config.node {
+            let says = Says::Critical { report: record.id.clone(), reasons };
+            let hospital = record.hospital.clone();
+            let study = record.targets.first().map(|t| t.study.clone()).unwrap_or_default();
+            let note = Note { hospital: hospital.clone(), study, at: now, says };
+            self.tell(note, hospital, Urgency::Stat);
+        }
+        self.timers.report_now(id, now);
+        self.store.put(record.entry());
+        Ok(Ok(format!("report {id} is critical")))
+    }
+
+    pub(super) async fn criticals(
+        &self,
+        all: bool,
+        limit: usize,
+    ) -> Result<Result<Vec<CriticalRow>, DeskError>, Stopped> {
+        let term = if all { CRITICAL } else { OPEN };
+        let records: Vec<ReportRecord> = self.store.with(term, b'r', OPEN_MAX).await?;
+        let row = |record: ReportRecord| {
+            let alarm = record.alarm?;
+            Some(CriticalRow {
+                report: record.id,
+                target: record.targets.into_iter().next()?,
+                state: alarm.state(),
+                since: alarm.since(),
+                reasons: alarm.reasons().cloned().collect(),
+                notices: alarm.notices(),
+                record: alarm.record().to_vec(),
+            })
+        };
+        let mut rows: Vec<CriticalRow> = records.into_iter().filter_map(row).collect();
+        rows.retain(|row| all || row.state == State::Open);
+        rows.sort_by_key(|row| row.since);
+        rows.truncate(limit);
+        Ok(Ok(rows))
+    }
+
+    /// Tells people what is overdue, once.
+    pub(super) fn tell_overdue(&mut self, record: &LoopRecord, owed: Owed, now: Timestamp) {
+        tracing::warn!(study = record.study, ?owed, "overdue");
+        let seed = format!("overdue {} {} {owed:?}", record.hospital, record.study);
+        let about_order = Some(record.order.clone()).filter(|o| !o.is_empty());
+        let of = (record.hospital.clone(), record.study.clone(), about_order);
+        self.tell_rules_of(about(owed), of, seed.as_bytes(), now);
+    }
+}

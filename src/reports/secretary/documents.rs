@@ -1,0 +1,561 @@
+//! Documents: looked at when they come, placed where they belong, or held.
+//!
+//! At the reading node a document is matched by what it names, among all studies and orders of all
+//! hospitals; what cannot be placed is tried again when time has passed, since its order or images
+//! may come after it, and shown until a person decides. At the hospital a document is placed where
+//! its slip says, if the study or the order is known there: whichever of the two comes first waits
+//! for the other.
+//!
+//! Bodies are read once, when they come, and again when a version is made for a destination.
+
+use std::time::Duration;
+
+use super::record::{
+    DocumentRecord, HELD, Place, ReportRecord, TO_CARRY, WAITING, document_key, id_of,
+    order_term, report_id, study_term, without_bytes,
+};
+use super::timers::What;
+use super::{ARRIVALS_MAX, OPEN_MAX, Secretary, Why};
+use crate::cargo::{Assignment, CargoKind, DestinationName, NodeName, Sha256, Urgency};
+use crate::clock::Timestamp;
+use crate::custody::overlay::Stopped;
+use crate::custody::{Arrival as Come, CargoId};
+use crate::orders::registrar;
+use crate::reports::collect;
+use crate::reports::matching::{By, Candidate, Outcome, Target, Wanted, target_of};
+use crate::reports::note::{self, Note, Says, Slip};
+use crate::reports::report::{BYTES_MAX, Report};
+use crate::reports::versions::{Applied, Arrival};
+
+/// First and longest pause before a document that is held is matched again by itself.
+const RETRY: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(600);
+/// Longest body that is read: names and lists beside the forms.
+const BODY_MAX: u64 = (BYTES_MAX + (8 << 20)) as u64;
+
+/// A candidate, and what else orders know of it.
+pub(super) struct Known {
+    pub(super) candidate: Candidate,
+    pub(super) facts: registrar::Candidate,
+}
+
+impl Secretary {
+    /// Finds what an earlier life left to be done.
+    pub(super) async fn load_documents(&mut self) -> Result<(), Stopped> {
+        let carry: Vec<DocumentRecord> = self.store.with(TO_CARRY, b'd', OPEN_MAX).await?;
+        self.carry = carry.iter().map(|doc| doc.sha256).collect();
+        let waiting: Vec<DocumentRecord> = self.store.with(WAITING, b'd', OPEN_MAX).await?;
+        self.waiting = waiting.iter().filter_map(|doc| doc.cargo).collect();
+        let held: Vec<DocumentRecord> = self.store.with(HELD, b'd', OPEN_MAX).await?;
+        for doc in held {
+            self.retry(&doc, Timestamp::default());
+        }
+        Ok(())
+    }
+
+    /// Looks at what custody has taken since; true when there is more.
+    pub(super) async fn take_arrivals(&mut self, now: Timestamp) -> Result<bool, Stopped> {
+        let after = CargoId(self.cursor.arrival);
+        let come = self.custody.arrivals(after, ARRIVALS_MAX).await.ok_or(Stopped)?;
+        let (mut more, mut last) = (come.len() == ARRIVALS_MAX, None);
+        for arrival in come {
+            if self.store.is_full() {
+                more = true;
+                break;
+            }
+            last = Some(arrival.cargo.0);
+            let envelope = &arrival.envelope;
+            let own = envelope.identity.origin == self.config.node;
+            match envelope.kind {
+                CargoKind::Image if !envelope.study.is_empty() => self.see_image(&arrival).await?,
+                // What this node has made for its systems has other keys.
+                CargoKind::Report if !own || envelope.identity.key.starts_with(collect::KEY) => {
+                    self.take_document(&arrival, now).await?;
+                }
+                CargoKind::Note if !own && envelope.identity.key.starts_with(note::KEY) => {
+                    self.take_note(&arrival, now).await?;
+                }
+                _ => {}
+            }
+        }
+        let Some(last) = last else { return Ok(false) };
+        self.remember_cursor(last);
+        Ok(more)
+    }
+
+    async fn take_document(&mut self, come: &Come, now: Timestamp) -> Result<(), Stopped> {
+        let identity = &come.envelope.identity;
+        let known = self.document(&identity.sha256).await?;
+        if known.as_ref().is_some_and(|doc| doc.cargo.is_some()) {
+            return Ok(());
+        }
+        let mut doc = known.unwrap_or_else(|| DocumentRecord {
+            sha256: identity.sha256,
+            cargo: None,
+            from: identity.origin.clone(),
+            arrived_at: come.kept_at,
+            said: None,
+            digest: identity.sha256,
+            place: Place::Waits,
+            slip: None,
+            released_by: None,
+            matched: None,
+            tries: 0,
+            carry: None,
+        });
+        doc.cargo = Some(come.cargo.0);
+        let Some(report) = read(&come.body).await else {
+            tracing::error!(document = doc.id(), "a report cannot be read; a person must look");
+            return Ok(self.hold(doc, Why::Unreadable, now));
+        };
+        let status = report.status;
+        tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
+        self.metrics.reports.taken(status);
+        doc.digest = report.digest();
+        doc.said = Some(Box::new(without_bytes(&report)));
+        self.place(doc, now).await
+    }
+
+    /// Places a document of which everything has come; holds it, or lets it wait.
+    pub(super) async fn place(
+        &mut self,
+        mut doc: DocumentRecord,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let Some(said) = doc.said.clone() else {
+            return Ok(self.wait(doc));
+        };
+        if doc.from != self.config.node {
+            return self.place_by_slip(doc, &said, now).await;
+        }
+        let Some(found) = self.find(&doc, &said).await? else {
+            // Orders cannot be asked just now.
+            doc.place = Place::Held(Why::Match(Outcome::None));
+            self.timers.set(What::Document(doc.sha256), Some(now + RETRY));
+            self.store.put(doc.entry());
+            return Ok(());
+        };
+        let (targets, by, urgency) = match found {
+            (Outcome::Found { targets, by }, urgency) => (targets, by, urgency),
+            (outcome, _) => return Ok(self.hold(doc, Why::Match(outcome), now)),
+        };
+        let hospital = targets[0].origin.clone();
+        if !self.config.peers.contains(&hospital) || hospital == self.config.node {
+            return Ok(self.hold(doc, Why::Unknown(targets), now));
+        }
+        if let Some(doubt) = self.doubt(&doc, &said, &hospital) {
+            return Ok(self.hold(doc, Why::Signer(doubt), now));
+        }
+        let record = self.report_of(&targets, &said, &doc.from, by).await?;
+        let slip = Slip {
+            cargo: doc.sha256,
+            report: record.id.clone(),
+            targets,
+            by,
+            arrived_at: doc.arrived_at,
+        };
+        doc.slip = Some(slip.clone());
+        let is_critical = !said.critical.is_empty();
+        let urgency = if is_critical { Urgency::Stat } else { urgency.min(Urgency::Routine) };
+        let filed = self.file(&mut doc, &said, record, now).await?;
+        if !filed {
+            return Ok(self.hold(doc, Why::Full, now));
+        }
+        doc.carry = Some(urgency);
+        self.carry.insert(doc.sha256);
+        let study = slip.targets[0].study.clone();
+        let says = Says::Belongs(slip);
+        self.tell(Note { hospital: hospital.clone(), study, at: now, says }, hospital, urgency);
+        self.timers.set(What::Document(doc.sha256), None);
+        self.store.put(doc.entry());
+        Ok(())
+    }
+
+    /// Where a document belongs, and how soon it is wanted there; `None`: orders cannot be asked.
+    async fn find(
+        &self,
+        doc: &DocumentRecord,
+        said: &Report,
+    ) -> Result<Option<(Outcome, Urgency)>, Stopped> {
+        if let Some((_, target)) = &doc.matched {
+            let targets = vec![target.clone()];
+            return Ok(Some((Outcome::Found { targets, by: By::Person }, Urgency::Routine)));
+        }
+        let Some(known) = self.known(&Wanted::of(&said.ids)).await else { return Ok(None) };
+        let candidates: Vec<Candidate> = known.iter().map(|k| k.candidate.clone()).collect();
+        let outcome = target_of(said, &candidates);
+        let urgency = match &outcome {
+            Outcome::Found { targets, .. } => known
+                .iter()
+                .filter(|k| targets.contains(&k.candidate.target))
+                .map(|k| k.facts.urgency)
+                .min(),
+            _ => None,
+        };
+        Ok(Some((outcome, urgency.unwrap_or_default())))
+    }
+
+    /// What orders know under these names; `None`: they cannot be asked now.
+    pub(super) async fn known(&self, wanted: &Wanted<'_>) -> Option<Vec<Known>> {
+        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let wanted = registrar::Wanted {
+            studies: owned(&wanted.studies),
+            accessions: owned(&wanted.accessions),
+            fillers: owned(&wanted.fillers),
+            placers: owned(&wanted.placers),
+            instances: owned(&wanted.instances),
+        };
+        let found = self.orders.candidates(wanted).await.ok()?;
+        Some(found.into_iter().map(known).collect())
+    }
+
+    /// At the hospital: where the slip says, if that is known here.
+    async fn place_by_slip(
+        &mut self,
+        mut doc: DocumentRecord,
+        said: &Report,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let Some(slip) = doc.slip.clone() else {
+            return Ok(self.wait(doc));
+        };
+        let Some(is_known) = self.is_known_here(&slip.targets).await else {
+            doc.place = Place::Held(Why::Unknown(slip.targets));
+            self.timers.set(What::Document(doc.sha256), Some(now + RETRY));
+            self.store.put(doc.entry());
+            return Ok(());
+        };
+        if !is_known {
+            return Ok(self.hold(doc, Why::Unknown(slip.targets), now));
+        }
+        let own = self.config.node.clone();
+        if let Some(doubt) = self.doubt(&doc, said, &own) {
+            return Ok(self.hold(doc, Why::Signer(doubt), now));
+        }
+        let known = self.report(&slip.report).await?;
+        let record = known.unwrap_or_else(|| ReportRecord {
+            id: slip.report.clone(),
+            hospital: own,
+            from: doc.from.clone(),
+            targets: slip.targets.clone(),
+            by: slip.by,
+            line: String::new(),
+            chain: Default::default(),
+            alarm: None,
+            sendings: Vec::new(),
+            events: Vec::new(),
+            is_open: false,
+            handed: Vec::new(),
+            is_acknowledged: false,
+        });
+        doc.arrived_at = slip.arrived_at;
+        if !self.file(&mut doc, said, record, now).await? {
+            return Ok(self.hold(doc, Why::Full, now));
+        }
+        self.waiting.remove(&doc.cargo.unwrap_or_default());
+        self.timers.set(What::Document(doc.sha256), None);
+        self.store.put(doc.entry());
+        Ok(())
+    }
+
+    /// Whether this hospital has any of these studies or orders.
+    async fn is_known_here(&self, targets: &[Target]) -> Option<bool> {
+        let numbers = || targets.iter().filter_map(|t| t.order.as_ref());
+        let wanted = Wanted {
+            studies: targets.iter().map(|t| t.study.as_str()).filter(|s| !s.is_empty()).collect(),
+            accessions: numbers().map(|o| o.number.as_str()).collect(),
+            fillers: numbers().map(|o| o.number.as_str()).collect(),
+            placers: numbers().map(|o| o.number.as_str()).collect(),
+            instances: Vec::new(),
+        };
+        let known = self.known(&wanted).await?;
+        let own = |k: &Known| {
+            let target = &k.candidate.target;
+            target.origin == self.config.node
+                && targets.iter().any(|t| {
+                    (!t.study.is_empty() && t.study == target.study)
+                        || (t.order.is_some() && t.order == target.order)
+                })
+        };
+        Some(known.iter().any(own))
+    }
+
+    fn doubt(
+        &self,
+        doc: &DocumentRecord,
+        said: &Report,
+        hospital: &NodeName,
+    ) -> Option<crate::reports::signers::Doubt> {
+        if doc.released_by.is_some() {
+            return None;
+        }
+        let fits = |s: &&super::Signing| s.hospitals.is_empty() || s.hospitals.contains(hospital);
+        let signing = self.config.signing.iter().find(fits)?;
+        signing.rules.doubt(said.status, said.is_signed, &said.verifiers)
+    }
+
+    /// The report that a document is a version or form of: one that is about the same study or
+    /// order, and of the same line, or a new one.
+    async fn report_of(
+        &self,
+        targets: &[Target],
+        said: &Report,
+        from: &NodeName,
+        by: By,
+    ) -> Result<ReportRecord, Stopped> {
+        let line = said.ids.filler.as_ref().map(|f| f.id.clone()).unwrap_or_default();
+        let mut records: Vec<ReportRecord> = Vec::new();
+        for target in targets {
+            let mut terms = Vec::new();
+            terms.extend(Some(&target.study).filter(|s| !s.is_empty()).map(|s| study_term(s)));
+            terms.extend(target.order.as_ref().map(|order| order_term(&order.number)));
+            for term in terms {
+                let found: Vec<ReportRecord> = self.store.with(&term, b'r', OPEN_MAX).await?;
+                records.extend(found.into_iter().filter(|r| r.shares(targets)));
+            }
+        }
+        records.sort_by(|a, b| a.id.cmp(&b.id));
+        records.dedup_by(|a, b| a.id == b.id);
+        let found = records.iter().position(|r| names(r, said)).or_else(|| {
+            records.iter().position(|r| r.line == line).or_else(|| match records.len() {
+                1 if line.is_empty() || records[0].line.is_empty() => Some(0),
+                0 => None,
+                // Of several it is a version of that which has no number either, else of the first.
+                _ if line.is_empty() => Some(0),
+                _ => None,
+            })
+        });
+        if let Some(found) = found {
+            let mut record = records.swap_remove(found);
+            if record.line.is_empty() {
+                record.line = line;
+            }
+            for target in targets {
+                if !record.targets.contains(target) {
+                    record.targets.push(target.clone());
+                }
+            }
+            return Ok(record);
+        }
+        Ok(ReportRecord {
+            id: report_id(&targets[0], &line),
+            hospital: targets[0].origin.clone(),
+            from: from.clone(),
+            targets: targets.to_vec(),
+            by,
+            line,
+            chain: Default::default(),
+            alarm: None,
+            sendings: Vec::new(),
+            events: Vec::new(),
+            is_open: false,
+            handed: Vec::new(),
+            is_acknowledged: false,
+        })
+    }
+
+    /// Makes a document one of a report's; false when the report has too many.
+    async fn file(
+        &mut self,
+        doc: &mut DocumentRecord,
+        said: &Report,
+        mut record: ReportRecord,
+        now: Timestamp,
+    ) -> Result<bool, Stopped> {
+        let arrival = Arrival {
+            digest: doc.digest,
+            ..Arrival::of(said, &doc.sha256.to_string(), doc.arrived_at)
+        };
+        let applied = record.chain.apply(arrival);
+        if applied == Applied::Full {
+            return Ok(false);
+        }
+        let (id, report) = (doc.id(), record.id.clone());
+        doc.place = Place::Filed(record.id.clone());
+        let status = format!("{:?}", said.status).to_lowercase();
+        let by = said.source.clone();
+        match applied {
+            Applied::Latest => {
+                record.happened(now, "arrived", format!("document {id}, {status}"), &by);
+            }
+            Applied::Late => {
+                self.metrics.reports.late.inc();
+                tracing::warn!(document = id, report, status, "a report came too late and is kept");
+                let what = format!("document {id}, {status}: too late, a later version is there");
+                record.happened(now, "arrived", what, &by);
+            }
+            Applied::Duplicate | Applied::Full => {}
+        }
+        for doubtful in record.chain.doubtful() {
+            let digests = doubtful.documents.iter().map(|d| d.digest.to_string());
+            let documents = digests.map(|d| d[..32].to_owned()).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                report,
+                documents,
+                "a final report was written after the correction that counts; a person should look"
+            );
+        }
+        if !said.critical.is_empty() {
+            self.flag(&mut record, &doc.id(), said.critical.clone(), now);
+        }
+        self.see_report(&record.targets.clone(), said.status, doc.arrived_at, now).await?;
+        if record.hospital == self.config.node && applied == Applied::Latest {
+            record.is_open = true;
+            record.is_acknowledged = false;
+        }
+        self.timers.report_now(&record.id, now);
+        self.store.put(record.entry());
+        Ok(true)
+    }
+
+    /// Holds a document for a person; what may change by itself is tried again.
+    pub(super) fn hold(&mut self, mut doc: DocumentRecord, why: Why, now: Timestamp) {
+        let new = !matches!(&doc.place, Place::Held(before) if *before == why);
+        doc.tries = doc.tries.saturating_add(1);
+        self.waiting.remove(&doc.cargo.unwrap_or_default());
+        if new {
+            tracing::warn!(document = doc.id(), ?why, "a report is held");
+            doc.place = Place::Held(why);
+            self.tell_held(&doc, now);
+        }
+        self.retry(&doc, now);
+        self.store.put(doc.entry());
+    }
+
+    fn retry(&mut self, doc: &DocumentRecord, now: Timestamp) {
+        let Place::Held(why) = &doc.place else { return };
+        let by_itself = match why {
+            Why::Match(_) | Why::Unknown(_) => true,
+            Why::Signer(_) | Why::Full | Why::Unreadable => false,
+        };
+        let pause = RETRY.saturating_mul(1 << doc.tries.min(10)).min(RETRY_MAX);
+        self.timers.set(What::Document(doc.sha256), by_itself.then(|| now + pause));
+    }
+
+    fn wait(&mut self, mut doc: DocumentRecord) {
+        doc.place = Place::Waits;
+        self.waiting.extend(doc.cargo);
+        self.store.put(doc.entry());
+    }
+
+    /// A slip has come.
+    pub(super) async fn take_slip(
+        &mut self,
+        slip: Slip,
+        from: &NodeName,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let known = self.document(&slip.cargo).await?;
+        let mut doc = known.unwrap_or_else(|| DocumentRecord {
+            sha256: slip.cargo,
+            cargo: None,
+            from: from.clone(),
+            arrived_at: slip.arrived_at,
+            said: None,
+            digest: slip.cargo,
+            place: Place::Waits,
+            slip: None,
+            released_by: None,
+            matched: None,
+            tries: 0,
+            carry: None,
+        });
+        if doc.from != *from || matches!(doc.place, Place::Filed(_) | Place::Discarded(..)) {
+            return Ok(());
+        }
+        doc.slip = Some(slip);
+        self.place(doc, now).await
+    }
+
+    pub(super) async fn document(
+        &self,
+        sha256: &Sha256,
+    ) -> Result<Option<DocumentRecord>, Stopped> {
+        self.store.get(document_key(sha256)).await
+    }
+
+    /// A document that is held is looked at again.
+    pub(super) async fn look_at_document(
+        &mut self,
+        sha256: &Sha256,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        match self.document(sha256).await? {
+            Some(doc) if matches!(doc.place, Place::Held(_)) => self.place(doc, now).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives documents their duty to their hospital, some at a time.
+    pub(super) async fn carry_some(&mut self, now: Timestamp) -> Result<(), Stopped> {
+        let some: Vec<Sha256> = self.carry.iter().take(super::DUE_MAX).copied().collect();
+        for sha256 in some {
+            let Some(mut doc) = self.document(&sha256).await? else {
+                self.carry.remove(&sha256);
+                continue;
+            };
+            let (Some(urgency), Some(cargo)) = (doc.carry, doc.cargo) else {
+                self.carry.remove(&sha256);
+                continue;
+            };
+            let Some(slip) = &doc.slip else { continue };
+            let destination = DestinationName::from(&slip.targets[0].origin);
+            let to = vec![Assignment { destination, urgency, hold: None }];
+            if !self.custody.assign(CargoId(cargo), to).await {
+                // Its bytes are gone, or custody cannot write just now.
+                let gone = self.custody.read(CargoId(cargo)).await.is_none();
+                if gone {
+                    tracing::error!(document = id_of(&sha256), "a report's bytes are gone");
+                    doc.carry = None;
+                    self.carry.remove(&sha256);
+                    self.hold(doc, Why::Unreadable, now);
+                }
+                continue;
+            }
+            doc.carry = None;
+            self.carry.remove(&sha256);
+            self.store.put(doc.entry());
+        }
+        Ok(())
+    }
+
+    /// The report that a document holds; `None`: its bytes are gone, or are none.
+    pub(super) async fn body(&self, doc: &DocumentRecord) -> Option<Report> {
+        let (_, body) = self.custody.read(CargoId(doc.cargo?)).await?;
+        read(&body).await
+    }
+}
+
+async fn read(body: &crate::custody::Body) -> Option<Report> {
+    if body.len() > BODY_MAX {
+        return None;
+    }
+    Report::decode(&body.read().await.ok()?).ok()
+}
+
+/// Whether a document says that it is of this report.
+fn names(record: &ReportRecord, said: &Report) -> bool {
+    let ids = &said.ids;
+    record.chain.arrivals().any(|known| {
+        let same = !ids.document.is_empty() && known.document == ids.document;
+        same || ids.predecessors.contains(&known.document)
+            || (!ids.document.is_empty() && known.predecessors.contains(&ids.document))
+    })
+}
+
+pub(super) fn known(facts: registrar::Candidate) -> Known {
+    let target = Target {
+        origin: facts.origin.clone(),
+        study: facts.study.clone(),
+        order: facts.order.as_ref().map(|order| order.key.clone()),
+    };
+    let candidate = Candidate {
+        target,
+        accessions: facts.accessions.clone(),
+        placers: facts.placers.clone(),
+        fillers: facts.fillers.clone(),
+        instances: facts.instances.clone(),
+        patient: facts.patient.clone(),
+    };
+    Known { candidate, facts }
+}

@@ -1,0 +1,119 @@
+//! What a destination is to get of a version, told apart so that nothing is handed on twice. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::record::{DocumentRecord, Fate, Sending};
+use crate::cargo::{DestinationName, Hasher, Sha256};
+use crate::reports::home::{self, Lack, Part, Source};
+use crate::reports::make::{Before, Home};
+use crate::reports::report::{FormKind, Status};
+
+/// A part that a destination is to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) part: Part,
+    /// Made of what it is made of, and for whom: the same part is not handed on twice.
+    pub(super) digest: Sha256,
+}
+
+/// The forms of a version: of each kind the digest of the last one.
+pub(super) fn forms(documents: &[DocumentRecord]) -> BTreeMap<FormKind, Sha256> {
+    let said = documents.iter().filter_map(|doc| doc.said.as_ref());
+    let forms = said.flat_map(|said| &said.forms).filter(|form| !form.is_derived);
+    forms.map(|form| (form.kind, form.digest)).collect()
+}
+
+fn kinds(part: &Part) -> Vec<FormKind> {
+    let kind = |source: &Source| match source {
+        Source::Received(kind) | Source::TextOf(kind) | Source::Around(kind) => Some(*kind),
+        Source::PagesOfText | Source::StructuredOfText => Some(FormKind::Text),
+        Source::SeeAttached => None,
+    };
+    match part {
+        Part::Message { text, pdf } => {
+            [Some(text), pdf.as_ref()].into_iter().flatten().filter_map(kind).collect()
+        }
+        Part::Instance { from, .. } | Part::File { from, .. } => kind(from).into_iter().collect(),
+    }
+}
+
+/// What a destination is to get of a version with these forms; and what of it cannot be given.
+pub(super) fn wishes(
+    (report, destination): (&str, &DestinationName),
+    home: &Home,
+    (forms, status, documents): (&BTreeMap<FormKind, Sha256>, Status, &[Sha256]),
+) -> (Vec<Wish>, BTreeSet<Lack>) {
+    if status == Status::Preliminary && !home.preliminary {
+        return (Vec::new(), BTreeSet::new());
+    }
+    let have: BTreeSet<FormKind> = forms.keys().copied().collect();
+    let plan = home::plan(&have, status, &home.wants, home.makes_pages);
+    let wish = |part: Part| {
+        let mut hasher = Hasher::new();
+        for text in [report, destination.as_str(), &format!("{part:?} {status:?}")] {
+            hasher.update(&(text.len() as u64).to_be_bytes());
+            hasher.update(text.as_bytes());
+        }
+        let kinds = kinds(&part);
+        let mut used: Vec<&Sha256> = kinds.iter().filter_map(|kind| forms.get(kind)).collect();
+        // Pages of a structured report are made of its text.
+        if used.is_empty() {
+            used.extend(documents);
+        }
+        used.iter().for_each(|digest| hasher.update(&digest.0));
+        Wish { part, digest: hasher.finish() }
+    };
+    (plan.parts.into_iter().map(wish).collect(), plan.lacks)
+}
+
+/// What a destination has of a report so far, the last of the same kind: a new one replaces it.
+pub(super) fn before(sendings: &[Sending], to: &DestinationName, part: &Part) -> Option<Before> {
+    let Part::Instance { structured, .. } = part else { return None };
+    let of_kind = |s: &&Sending| s.class.starts_with("1.2.840.10008.5.1.4.1.1.88.") == *structured;
+    let had = sendings.iter().rev().filter(|s| {
+        s.destination == *to && !s.class.is_empty() && matches!(s.fate, Fate::Yes(..) | Fate::Open)
+    });
+    had.into_iter()
+        .find(of_kind)
+        .map(|s| Before { uid: s.uid.clone(), class: s.class.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reports::home::Want;
+
+    fn home(wants: &[Want]) -> Home {
+        Home { wants: wants.iter().copied().collect(), ..Home::default() }
+    }
+
+    fn digests(home: &Home, forms: &[(FormKind, u8)], status: Status) -> Vec<Sha256> {
+        let to = "his".parse().unwrap();
+        let forms = forms.iter().map(|(kind, n)| (*kind, Sha256([*n; 32]))).collect();
+        let (wishes, _) = wishes(("r", &to), home, (&forms, status, &[Sha256([9; 32])]));
+        wishes.into_iter().map(|wish| wish.digest).collect()
+    }
+
+    #[test]
+    fn a_part_is_new_when_what_it_is_made_of_is_and_not_when_another_form_comes() {
+        use FormKind::{Pdf, Text};
+        let text_only = home(&[Want::MessageText]);
+        let one = digests(&text_only, &[(Text, 1)], Status::Final);
+        assert_eq!(one, digests(&text_only, &[(Text, 1), (Pdf, 2)], Status::Final));
+        assert_ne!(one, digests(&text_only, &[(Text, 3)], Status::Final));
+        assert_ne!(one, digests(&text_only, &[(Text, 1)], Status::Corrected));
+        let with_pdf = home(&[Want::Message]);
+        assert_ne!(
+            digests(&with_pdf, &[(Text, 1)], Status::Final),
+            digests(&with_pdf, &[(Text, 1), (Pdf, 2)], Status::Final)
+        );
+    }
+
+    #[test]
+    fn who_wants_no_preliminary_reports_gets_none() {
+        let mut home = home(&[Want::Message]);
+        home.preliminary = false;
+        assert!(digests(&home, &[(FormKind::Text, 1)], Status::Preliminary).is_empty());
+        assert_eq!(digests(&home, &[(FormKind::Text, 1)], Status::Final).len(), 1);
+    }
+}
