@@ -77,7 +77,7 @@ use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
 use crate::custody::overlay::{Overlay, Stopped};
 use crate::custody::register::{Book, EnterError};
-use crate::custody::{CargoId, Custody};
+use crate::custody::{CargoId, Custody, Follower};
 use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
@@ -315,7 +315,7 @@ impl Registrar {
             answer(committed.clone());
         }
         if committed.is_ok() {
-            self.custody.looked_at(CargoId(self.cursor.arrival));
+            self.custody.looked_at(Follower::Orders, CargoId(self.cursor.arrival));
             if self.tells.take_made() {
                 self.letters.notify_one();
             }
@@ -353,7 +353,7 @@ impl Registrar {
         self.merges.clear();
         self.correcting.clear();
         self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
-        self.custody.looked_at(CargoId(self.cursor.arrival));
+        self.custody.looked_at(Follower::Orders, CargoId(self.cursor.arrival));
         let merges: Vec<MergeRecord> = self.store.below(b"p", usize::MAX).await?;
         for m in merges {
             let known = self.merges.entry(m.origin).or_default();
