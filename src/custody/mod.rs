@@ -29,6 +29,7 @@ mod fact;
 mod fresh;
 pub mod holding;
 mod holds;
+mod instances;
 mod leap;
 mod ledger;
 mod log;
@@ -67,6 +68,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use assembly::{AssembleError, Assembled, Assembly, Limits as AssemblyLimits};
 pub use body::{Body, BodyError, BodyReader};
+pub use instances::INSTANCES_ASKED_MAX;
 pub use log::OpenError as LogOpenError;
 pub use notes::{News, Note};
 pub use recovery::{OpenError, try_lock};

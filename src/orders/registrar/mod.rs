@@ -17,6 +17,7 @@
 //! from what is durable.
 
 mod answers;
+mod candidates;
 mod cases;
 mod correct;
 mod decide;
@@ -40,6 +41,8 @@ mod record;
 mod roll;
 mod tell;
 mod telling;
+#[cfg(test)]
+mod tests;
 mod times;
 mod travel;
 mod withdrawn;
@@ -56,6 +59,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
+pub use candidates::{CANDIDATES_MAX, Candidate, Wanted};
 pub use correct::CORRECTION_PATIENCE;
 pub use decide::{DECIDED_MAX, Decision};
 pub use desk::{Desk, DeskError};
@@ -413,6 +417,7 @@ impl Registrar {
             Call::Study { study, reply } => {
                 at_once(reply, Ok(self.study_story(&study, now).await?))
             }
+            Call::Candidates { wanted, reply } => later(reply, Ok(self.candidates(*wanted).await?)),
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
             Call::Correction { image, reply } => {
                 let _ = reply.send(self.correction(&image.0, &image.1, now).await?);
