@@ -177,9 +177,14 @@ pub enum CargoKind {
 
 impl CargoKind {
     /// Whether it has arrived where a node takes it in by itself: without a destination it is not
-    /// waiting for one.
-    pub const fn is_for_this_node(self) -> bool {
-        matches!(self, Self::Order | Self::Manifest | Self::Note)
+    /// waiting for one. A report of another node (`foreign`) has come home; one that this node has
+    /// collected waits until it is known where it belongs.
+    pub const fn is_for_this_node(self, foreign: bool) -> bool {
+        match self {
+            Self::Order | Self::Manifest | Self::Note => true,
+            Self::Report => foreign,
+            Self::Image => false,
+        }
     }
 }
 
@@ -336,6 +341,20 @@ pub struct Identity {
     /// Digest of the body exactly as received: for an image, the data set without file meta.
     #[n(2)]
     pub sha256: Sha256,
+}
+
+impl Identity {
+    /// What the key of a report begins with that a node has collected. Other reports are what a node
+    /// has made for its own systems.
+    pub const COLLECTED: &str = "report-";
+    /// What the key of custody's own notes begins with: what became of cargo. Other notes are for
+    /// whoever follows what comes.
+    pub const NEWS: &str = "note-";
+
+    /// A note of custody's own.
+    pub fn is_news(&self) -> bool {
+        self.key.starts_with(Self::NEWS)
+    }
 }
 
 /// Everything that is known of a piece of cargo without reading its body.

@@ -10,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::cargo::{DestinationName, NodeName};
+use crate::custody::Follower;
 use crate::{custody, delivery, intake, tunnel};
 
 use super::sections::*;
@@ -44,6 +45,11 @@ impl Config {
     /// of which shares are taken when the spool has no capacity of its own.
     pub fn custody(&self, disk: u64) -> custody::Config {
         let spool = &self.spool;
+        let defaults = custody::Config::new(self.node.name.clone(), self.node.data.clone());
+        let followers = [
+            self.orders.as_ref().map(|_| Follower::Orders),
+            self.reports.as_ref().and(self.orders.as_ref()).map(|_| Follower::Reports),
+        ];
         custody::Config {
             room: self.room(disk),
             assembly: custody::AssemblyLimits {
@@ -56,8 +62,9 @@ impl Config {
             retention: spool.retention,
             tombstones: spool.tombstones,
             told: self.peers().into_keys().collect(),
-            followed: self.orders.is_some(),
-            ..custody::Config::new(self.node.name.clone(), self.node.data.clone())
+            keep_reports: self.reports.as_ref().map_or(defaults.keep_reports, |r| r.keep),
+            followed: followers.into_iter().flatten().collect(),
+            ..defaults
         }
     }
 

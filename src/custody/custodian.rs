@@ -24,7 +24,7 @@ use super::room::Usage;
 use super::rows::{CargoId, DestinationNumber, origin_key};
 use super::schedule::Schedule;
 use super::view::View;
-use super::{Config, Draft, Kept, Leased, Outcome, Shared, TakeError, Want};
+use super::{Config, Draft, Follower, Kept, Leased, Outcome, Shared, TakeError, Want};
 use crate::cargo::{Assignment, DestinationName, Identity, Sha256};
 use crate::clock::{self, Monotonic, Timestamp};
 use crate::metrics::Metrics;
@@ -550,7 +550,7 @@ impl Custodian {
     ) -> Self {
         let epoch = cargo_log.active_number();
         let mut schedule = Schedule::default();
-        if config.followed {
+        if config.followed.contains(&Follower::Orders) {
             schedule.fresh = Fresh::followed(origin_key(&config.node));
             schedule.fresh.begin(clock::now(), CargoId(epoch << 32));
         }

@@ -29,6 +29,7 @@ mod fact;
 mod fresh;
 pub mod holding;
 mod holds;
+mod instances;
 mod leap;
 mod ledger;
 mod log;
@@ -58,7 +59,7 @@ mod view;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,6 +68,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use assembly::{AssembleError, Assembled, Assembly, Limits as AssemblyLimits};
 pub use body::{Body, BodyError, BodyReader};
+pub use instances::INSTANCES_ASKED_MAX;
 pub use log::OpenError as LogOpenError;
 pub use notes::{News, Note};
 pub use recovery::{OpenError, try_lock};
@@ -107,10 +109,26 @@ pub struct Config {
     pub tombstones: Duration,
     /// Nodes that are told what becomes of their cargo here: those that a tunnel reaches.
     pub told: BTreeSet<NodeName>,
-    /// Whether somebody follows [`Custody::arrivals`] and says how far ([`Custody::looked_at`]):
-    /// nothing is reclaimed that was not looked at, and images of this node leave only after their
-    /// holds are put ([`Custody::may_leave`]), or 5 s after they have come.
-    pub followed: bool,
+    /// How long the bytes of a collected report stay after its last duty is settled, or, at the node
+    /// that it has come home to, after it has come; at least [`retention`](Self::retention).
+    pub keep_reports: Duration,
+    /// Who follows [`Custody::arrivals`] and says how far ([`Custody::looked_at`]): nothing is
+    /// reclaimed that one of them has not looked at. What is theirs and nobody takes in stays.
+    pub followed: BTreeSet<Follower>,
+}
+
+/// Who follows what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Follower {
+    /// The registrar of orders. Images of this node leave only after its holds are put
+    /// ([`Custody::may_leave`]), or 5 s after they have come.
+    Orders,
+    /// The secretary of reports.
+    Reports,
+}
+
+impl Follower {
+    const ALL: [Self; 2] = [Self::Orders, Self::Reports];
 }
 
 impl Config {
@@ -125,7 +143,8 @@ impl Config {
             retention: Duration::from_secs(24 * 3600),
             tombstones: Duration::from_secs(400 * 24 * 3600),
             told: BTreeSet::new(),
-            followed: false,
+            keep_reports: Duration::from_secs(90 * 24 * 3600),
+            followed: BTreeSet::new(),
         }
     }
 }
@@ -148,8 +167,16 @@ struct Shared {
     summary: ArcSwap<Summary>,
     room: ArcSwap<RoomLimits>,
     arrived: watch::Sender<u64>,
-    /// Cargo up to this number was looked at by whoever follows arrivals.
-    looked_at: AtomicU64,
+    /// Cargo up to this number was looked at, by [`Follower`].
+    looked_at: [AtomicU64; Follower::ALL.len()],
+}
+
+impl Shared {
+    /// Cargo up to this number was looked at by all who follow.
+    fn looked_at(&self) -> u64 {
+        let each = self.looked_at.iter().map(|upto| upto.load(Ordering::Relaxed));
+        each.min().unwrap_or(u64::MAX)
+    }
 }
 
 /// Proof that a piece of cargo would survive a power cut. Only custody can make one, and the
@@ -358,7 +385,9 @@ impl Custody {
             summary: ArcSwap::default(),
             room: ArcSwap::from_pointee(config.room.clone()),
             arrived: watch::Sender::new(0),
-            looked_at: AtomicU64::new(if config.followed { 0 } else { u64::MAX }),
+            looked_at: Follower::ALL.map(|who| {
+                AtomicU64::new(if config.followed.contains(&who) { 0 } else { u64::MAX })
+            }),
         });
         let node = config.node.clone();
         let custodian = Custodian::open(config, lock, yard.clone(), shared.clone(), metrics)?;

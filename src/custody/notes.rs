@@ -117,7 +117,7 @@ impl Custodian {
         let sha256 = body.sha256();
         let identity = Identity {
             origin: self.config.node.clone(),
-            key: format!("note-{}", self.peek_id().0),
+            key: format!("{}{}", Identity::NEWS, self.peek_id().0),
             sha256,
         };
         let envelope = Envelope::of_ours(CargoKind::Note, identity, body.len(), clock::wall());

@@ -14,7 +14,7 @@ use super::state::{DutyState, StateName};
 use super::status::{
     Action, BeyondStatus, CargoStatus, DestinationStatus, DutyStatus, Filter, StudyStatus, Summary,
 };
-use super::{Arrival, Body, Custody};
+use super::{Arrival, Body, Custody, Follower};
 use crate::cargo::{Assignment, DestinationName, Envelope, StudyKey, Urgency};
 use crate::clock::{self, Timestamp};
 
@@ -444,10 +444,10 @@ impl Custody {
         .await
     }
 
-    /// Whoever follows arrivals has looked at all up to this number, and will not ask for them
-    /// again: they may be reclaimed when nothing else keeps them.
-    pub fn looked_at(&self, upto: CargoId) {
-        self.shared.looked_at.store(upto.0, Ordering::Relaxed);
+    /// `who` has looked at all up to this number, and will not ask for them again: they may be
+    /// reclaimed when nothing and nobody else keeps them.
+    pub fn looked_at(&self, who: Follower, upto: CargoId) {
+        self.shared.looked_at[who as usize].store(upto.0, Ordering::Relaxed);
     }
 
     /// Whoever follows arrivals has put its holds on all images up to this number: the others among

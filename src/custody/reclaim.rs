@@ -14,13 +14,14 @@ use std::time::Duration;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
 
+use super::Follower;
 use super::custodian::{Custodian, LedgerState, Which};
 use super::fact::{self, End, Fact};
 use super::ledger::{LedgerError, tail_u64};
 use super::log::Place;
 use super::register;
 use super::room::Usage;
-use super::rows::{CargoId, CargoRow, SegmentRow, segment_key};
+use super::rows::{CargoId, CargoRow, SegmentRow, reclaim_key, segment_key};
 use super::segment::Record;
 use super::state::StateName;
 use super::status::Summary;
@@ -41,6 +42,8 @@ const RECLAIM_MAX: usize = 200;
 const RESERVE_FILE: u64 = 8 << 20;
 /// The fact log is compacted when it is longer than this and than twice what is live.
 const FACTS_MIN_BYTES: u64 = 64 << 20;
+/// How often it is seen whether somebody takes in what nobody took in.
+const ASK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// A live fact's length, roughly, for that estimate.
 const FACT_BYTES: u64 = 400;
 
@@ -152,7 +155,7 @@ impl Custodian {
         let until = u64::try_from(wall.0.saturating_sub(retention)).unwrap_or(0);
         let ripe = match &self.ledger {
             LedgerState::Ready(view) => {
-                let looked_at = self.shared.looked_at.load(Ordering::Relaxed);
+                let looked_at = self.shared.looked_at();
                 ripe(view.ledger.keys(b"r", vec![b'r']), until, looked_at)?
             }
             LedgerState::Building(_) => return Ok(()),
@@ -164,16 +167,37 @@ impl Custodian {
             let Some(view) = self.view() else { return Ok(()) };
             view.ledger.remove(key)?;
             let Some(row) = view.cargo(id)? else { continue };
-            // An order that nobody here takes in stays, until somebody does.
-            let taken_in = self.config.followed || row.kind != CargoKind::Order;
-            if row.present && row.is_settled() && taken_in {
-                freed.extend(self.bury(id, &row, wall));
+            if !row.present || !row.is_settled() {
+                continue;
+            }
+            match self.stays_until(&row, wall) {
+                Some(until) => {
+                    let Some(view) = self.view() else { return Ok(()) };
+                    view.ledger
+                        .mark(reclaim_key(Timestamp(until.0.saturating_sub(retention)), id))?;
+                }
+                None => freed.extend(self.bury(id, &row, wall)),
             }
         }
         if freed.is_empty() || !self.sync(Which::Facts) || !self.end_turn() {
             return Ok(());
         }
         self.free(&freed)
+    }
+
+    /// Until when settled cargo stays beyond the general retention; `None`: no longer.
+    fn stays_until(&self, row: &CargoRow, wall: Timestamp) -> Option<Timestamp> {
+        let reader = match row.kind {
+            CargoKind::Order => Some(Follower::Orders),
+            _ => row.reports.then_some(Follower::Reports),
+        };
+        // What nobody here takes in stays, until somebody does.
+        if reader.is_some_and(|reader| !self.config.followed.contains(&reader)) {
+            return Some(wall + ASK_AGAIN);
+        }
+        let kept = row.reports && row.kind == CargoKind::Report;
+        let until = kept.then(|| row.settled_at() + self.config.keep_reports);
+        until.filter(|until| *until > wall)
     }
 
     /// States the tombstone. The place is returned for freeing once that is durable.

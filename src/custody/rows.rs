@@ -79,6 +79,10 @@ pub(super) struct CargoRow {
     /// It was corrected by its order before this node took it.
     #[cbor(n(13), default)]
     pub corrected: bool,
+    /// It is read by whoever keeps reports: a report that was collected, here or at another node,
+    /// or another node's note to people.
+    #[cbor(n(14), default)]
+    pub reports: bool,
 }
 
 impl CargoRow {
@@ -90,14 +94,23 @@ impl CargoRow {
     /// True when nothing more will happen by itself and the bytes may go after retention.
     pub(super) fn is_settled(&self) -> bool {
         match self.kind {
-            kind if kind.is_for_this_node() && self.duties.is_empty() => true,
+            kind if kind.is_for_this_node(self.foreign) && self.duties.is_empty() => true,
             _ => !self.duties.is_empty() && self.duties.iter().all(|d| d.state.is_settled()),
         }
     }
 
     /// True when it has no destination and a later rule may give it one.
     pub(super) fn is_unrouted(&self) -> bool {
-        self.present && self.duties.is_empty() && !self.kind.is_for_this_node()
+        self.present && self.duties.is_empty() && !self.kind.is_for_this_node(self.foreign)
+    }
+
+    /// When the last duty was settled; without duties, when it came.
+    pub(super) fn settled_at(&self) -> Timestamp {
+        let ends = self.duties.iter().filter_map(|duty| match duty.state {
+            DutyState::Receipted { at, .. } | DutyState::Dismissed { at, .. } => Some(at),
+            _ => None,
+        });
+        ends.max().unwrap_or(self.kept_at)
     }
 }
 

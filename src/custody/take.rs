@@ -227,8 +227,9 @@ impl Custodian {
 
     /// The bytes of a note from another node that can be acted on now.
     fn note_in(&self, envelope: &Envelope, body: &Assembled) -> Option<Vec<u8>> {
-        let foreign =
-            envelope.kind == CargoKind::Note && envelope.identity.origin != self.config.node;
+        let identity = &envelope.identity;
+        let news = envelope.kind == CargoKind::Note && identity.is_news();
+        let foreign = news && identity.origin != self.config.node;
         let ready = matches!(self.ledger, LedgerState::Ready(_));
         (foreign && ready).then(|| body.head().to_vec())
     }
@@ -293,6 +294,7 @@ impl Custodian {
             Ok(Applied::New) if head.envelope.kind == CargoKind::Note => {
                 let origin = &head.envelope.identity.origin;
                 if *origin != self.config.node
+                    && head.envelope.identity.is_news()
                     && record.body_len <= NOTE_LENGTH_MAX
                     && let Ok((file, _)) = self.cargo_log.file(place.segment)
                 {

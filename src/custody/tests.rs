@@ -13,6 +13,7 @@ mod cut;
 mod fresh;
 mod holding;
 mod register;
+mod reports;
 
 fn name<T: std::str::FromStr>(s: &str) -> T
 where

@@ -20,7 +20,9 @@ use super::rows::{
 use super::segment::Record;
 use super::state::{DutyState, StateName};
 use super::totals::Totals;
-use crate::cargo::{Assignment, CargoKind, DestinationName, Identity, NodeName, StudyKey, Urgency};
+use crate::cargo::{
+    Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, StudyKey, Urgency,
+};
 use crate::clock::Timestamp;
 
 /// The ledger with what is kept in memory beside it.
@@ -191,6 +193,7 @@ impl View {
             tombstone: None,
             duties: Vec::new(),
             corrected: head.received.is_some(),
+            reports: self.is_for_reports(envelope),
         };
         let mut versions: Versions = self.ledger.get(&versions_key(&identity))?.unwrap_or_default();
         versions.0.push(Version::new(&envelope.identity, id, head.received.as_ref()));
@@ -220,6 +223,17 @@ impl View {
             self.ledger.mark(reclaim_key(row.kept_at, id))?;
         }
         self.ledger.put(cargo_key(id), &row)
+    }
+
+    /// See [`CargoRow::reports`].
+    fn is_for_reports(&self, envelope: &Envelope) -> bool {
+        let identity = &envelope.identity;
+        let foreign = identity.origin != self.node;
+        match envelope.kind {
+            CargoKind::Report => foreign || identity.key.starts_with(Identity::COLLECTED),
+            CargoKind::Note => foreign && !identity.is_news(),
+            _ => false,
+        }
     }
 
     fn join_study(&mut self, row: &CargoRow, head: &CargoHead) -> Result<(), LedgerError> {
@@ -505,6 +519,7 @@ impl View {
             tombstone: Some(place),
             duties: Vec::new(),
             corrected: version.received.is_some(),
+            reports: false,
         };
         for end in ends {
             let number = self.number(&end.destination)?;

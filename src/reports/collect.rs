@@ -12,7 +12,7 @@ use crate::reports::report::Report;
 
 /// What the key of a collected report begins with. What a node makes out of reports for its own
 /// systems has other keys.
-pub const KEY: &str = "report-";
+pub const KEY: &str = Identity::COLLECTED;
 
 /// Why a report was not taken. Its sender keeps it and tries again.
 #[derive(Debug, thiserror::Error)]

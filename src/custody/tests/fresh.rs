@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{config, give, ready, receipt_all, to, want};
 use crate::clock;
 use crate::custody::fresh::WAIT;
-use crate::custody::{CargoId, Custody};
+use crate::custody::{CargoId, Custody, Follower};
 use crate::metrics::Metrics;
 
 fn open(dir: &std::path::Path) -> (Custody, Metrics) {
     let metrics = Metrics::new();
-    let config = crate::custody::Config { followed: true, ..config(dir) };
+    let config = crate::custody::Config { followed: [Follower::Orders].into(), ..config(dir) };
     (Custody::open(config, metrics.clone()).unwrap(), metrics)
 }
 

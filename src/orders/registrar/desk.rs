@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
+use super::candidates::{self, Wanted};
 use super::decide::Decision;
 use super::evidence_in::{CommitmentList, Step};
 use super::listed::Listed;
@@ -67,6 +68,7 @@ pub(in crate::orders) enum Call {
     Rules { rules: Box<Rules>, routes: bool, reply: Answer<()> },
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
+    Candidates { wanted: Box<Wanted>, reply: Answer<Vec<candidates::Candidate>> },
     Counts { reply: Answer<Counts> },
     Correction { image: Box<(Envelope, Header)>, reply: oneshot::Sender<Option<Correction>> },
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
@@ -296,6 +298,19 @@ impl Desk {
     /// [`DeskError`]: ask the worklist again; what was kept is not taken twice.
     pub async fn listed(&self, worklist: String, items: Vec<Item>) -> Result<Listed, DeskError> {
         self.ask(|reply| Call::Listed { worklist, items, reply }).await
+    }
+
+    /// The studies and orders, of every origin, that have any of these numbers or instances: those
+    /// found by the surest first, at most one more than [`CANDIDATES_MAX`](super::CANDIDATES_MAX).
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: ask again.
+    pub async fn candidates(
+        &self,
+        wanted: Wanted,
+    ) -> Result<Vec<candidates::Candidate>, DeskError> {
+        self.ask(|reply| Call::Candidates { wanted: Box::new(wanted), reply }).await
     }
 
     /// How many cases are how; without patient data.

@@ -17,6 +17,7 @@
 //! from what is durable.
 
 mod answers;
+mod candidates;
 mod cases;
 mod correct;
 mod decide;
@@ -40,6 +41,8 @@ mod record;
 mod roll;
 mod tell;
 mod telling;
+#[cfg(test)]
+mod tests;
 mod times;
 mod travel;
 mod withdrawn;
@@ -56,6 +59,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 pub use answers::{CaseStory, Event, OrderStory};
+pub use candidates::{CANDIDATES_MAX, Candidate, Wanted};
 pub use correct::CORRECTION_PATIENCE;
 pub use decide::{DECIDED_MAX, Decision};
 pub use desk::{Desk, DeskError};
@@ -77,7 +81,7 @@ use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
 use crate::custody::overlay::{Overlay, Stopped};
 use crate::custody::register::{Book, EnterError};
-use crate::custody::{CargoId, Custody};
+use crate::custody::{CargoId, Custody, Follower};
 use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
 use crate::orders::judge::Rules;
@@ -315,7 +319,7 @@ impl Registrar {
             answer(committed.clone());
         }
         if committed.is_ok() {
-            self.custody.looked_at(CargoId(self.cursor.arrival));
+            self.custody.looked_at(Follower::Orders, CargoId(self.cursor.arrival));
             if self.tells.take_made() {
                 self.letters.notify_one();
             }
@@ -353,7 +357,7 @@ impl Registrar {
         self.merges.clear();
         self.correcting.clear();
         self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
-        self.custody.looked_at(CargoId(self.cursor.arrival));
+        self.custody.looked_at(Follower::Orders, CargoId(self.cursor.arrival));
         let merges: Vec<MergeRecord> = self.store.below(b"p", usize::MAX).await?;
         for m in merges {
             let known = self.merges.entry(m.origin).or_default();
@@ -413,6 +417,7 @@ impl Registrar {
             Call::Study { study, reply } => {
                 at_once(reply, Ok(self.study_story(&study, now).await?))
             }
+            Call::Candidates { wanted, reply } => later(reply, Ok(self.candidates(*wanted).await?)),
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
             Call::Correction { image, reply } => {
                 let _ = reply.send(self.correction(&image.0, &image.1, now).await?);
