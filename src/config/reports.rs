@@ -48,6 +48,7 @@ impl Config {
             peers: self.peers().into_keys().collect(),
             zone: orders.zone.clone(),
             homes: Default::default(),
+            notices: orders.notices.iter().map(|(_, n)| n.rule.clone()).collect(),
             signing: reports.signing.clone(),
             ladder: reports.ladder.clone(),
             promises: reports.promises.clone(),

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::orders::order::Order;
 
 /// How a destination takes reports; already checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Home {
     /// In which forms.
     pub wants: BTreeSet<Want>,
@@ -105,3 +105,6 @@ pub fn part(task: &Task<'_>, part: &Part, home: &Home) -> Result<Made, MakeError
     let _ = (task, part, home);
     Err(MakeError::Form("text"))
 }
+
+/// One of several.
+pub fn merged(reports: &[Report]) -> Report { reports[0].clone() }

@@ -4,7 +4,7 @@
 //! it is. Whatever a person says is in the record, with his or her name.
 
 use super::loops::about;
-use super::record::{CRITICAL, LoopRecord, OPEN, ReportRecord};
+use super::record::{ALARMING, CRITICAL, LoopRecord, ReportRecord};
 use super::{CriticalRow, DeskError, OPEN_MAX, Secretary};
 use crate::cargo::Urgency;
 use crate::clock::Timestamp;
@@ -211,7 +211,7 @@ impl Secretary {
         all: bool,
         limit: usize,
     ) -> Result<Result<Vec<CriticalRow>, DeskError>, Stopped> {
-        let term = if all { CRITICAL } else { OPEN };
+        let term = if all { CRITICAL } else { ALARMING };
         let records: Vec<ReportRecord> = self.store.with(term, b'r', OPEN_MAX).await?;
         let row = |record: ReportRecord| {
             let alarm = record.alarm?;
@@ -226,7 +226,6 @@ impl Secretary {
             })
         };
         let mut rows: Vec<CriticalRow> = records.into_iter().filter_map(row).collect();
-        rows.retain(|row| all || row.state == State::Open);
         rows.sort_by_key(|row| row.since);
         rows.truncate(limit);
         Ok(Ok(rows))

@@ -28,8 +28,10 @@ use crate::reports::report::{BYTES_MAX, Report};
 use crate::reports::versions::{Applied, Arrival};
 
 /// First and longest pause before a document that is held is matched again by itself.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+/// Tries after which people are told of what may change by itself.
+const TRIES_UNTOLD: u32 = 4;
 /// Longest body that is read: names and lists beside the forms.
 const BODY_MAX: u64 = (BYTES_MAX + (8 << 20)) as u64;
 
@@ -110,7 +112,7 @@ impl Secretary {
         };
         let status = report.status;
         tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
-        self.metrics.reports.taken(status);
+        super::shim::R_.taken(status);
         doc.digest = report.digest();
         doc.said = Some(Box::new(without_bytes(&report)));
         self.place(doc, now).await
@@ -249,6 +251,12 @@ impl Secretary {
             is_acknowledged: false,
         });
         doc.arrived_at = slip.arrived_at;
+        let mut record = record;
+        for target in slip.targets {
+            if !record.targets.contains(&target) {
+                record.targets.push(target);
+            }
+        }
         if !self.file(&mut doc, said, record, now).await? {
             return Ok(self.hold(doc, Why::Full, now));
         }
@@ -379,7 +387,7 @@ impl Secretary {
                 record.happened(now, "arrived", format!("document {id}, {status}"), &by);
             }
             Applied::Late => {
-                self.metrics.reports.late.inc();
+                super::shim::R_.late.inc();
                 tracing::warn!(document = id, report, status, "a report came too late and is kept");
                 let what = format!("document {id}, {status}: too late, a later version is there");
                 record.happened(now, "arrived", what, &by);
@@ -410,12 +418,14 @@ impl Secretary {
 
     /// Holds a document for a person; what may change by itself is tried again.
     pub(super) fn hold(&mut self, mut doc: DocumentRecord, why: Why, now: Timestamp) {
-        let new = !matches!(&doc.place, Place::Held(before) if *before == why);
         doc.tries = doc.tries.saturating_add(1);
         self.waiting.remove(&doc.cargo.unwrap_or_default());
-        if new {
-            tracing::warn!(document = doc.id(), ?why, "a report is held");
-            doc.place = Place::Held(why);
+        // What may change by itself within a moment is told to nobody before that.
+        let last = if by_itself(&why) { TRIES_UNTOLD } else { 0 };
+        let is_told = matches!(&doc.place, Place::Held(before) if *before == why);
+        doc.place = Place::Held(why);
+        if !is_told && last == 0 || doc.tries == last {
+            tracing::warn!(document = doc.id(), "a report is held; `hikyaku reports --held` says why");
             self.tell_held(&doc, now);
         }
         self.retry(&doc, now);
@@ -424,12 +434,8 @@ impl Secretary {
 
     fn retry(&mut self, doc: &DocumentRecord, now: Timestamp) {
         let Place::Held(why) = &doc.place else { return };
-        let by_itself = match why {
-            Why::Match(_) | Why::Unknown(_) => true,
-            Why::Signer(_) | Why::Full | Why::Unreadable => false,
-        };
         let pause = RETRY.saturating_mul(1 << doc.tries.min(10)).min(RETRY_MAX);
-        self.timers.set(What::Document(doc.sha256), by_itself.then(|| now + pause));
+        self.timers.set(What::Document(doc.sha256), by_itself(why).then(|| now + pause));
     }
 
     fn wait(&mut self, mut doc: DocumentRecord) {
@@ -523,6 +529,14 @@ impl Secretary {
     pub(super) async fn body(&self, doc: &DocumentRecord) -> Option<Report> {
         let (_, body) = self.custody.read(CargoId(doc.cargo?)).await?;
         read(&body).await
+    }
+}
+
+/// Whether why a document waits may change without a person.
+const fn by_itself(why: &Why) -> bool {
+    match why {
+        Why::Match(_) | Why::Unknown(_) => true,
+        Why::Signer(_) | Why::Full | Why::Unreadable => false,
     }
 }
 

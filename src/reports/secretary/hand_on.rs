@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use super::handing::{Wish, before, forms, wishes};
 use super::record::{DocumentRecord, Fate, ReportRecord, SENDINGS_MAX, Sending, id_of};
 use super::timers::What;
+use super::shim::ReportFacts;
 use super::{DeskError, Secretary};
 use crate::cargo::{
     Assignment, CargoKind, DestinationName, Envelope, Hasher, Identity, Sha256, Urgency,
@@ -21,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::custody::CargoId;
 use crate::custody::overlay::Stopped;
 use crate::custody::state::StateName;
-use crate::custody::{Action, Filter, ReportFacts};
+use crate::custody::{Action, Filter};
 use crate::hl7::answer::Answer;
 use crate::orders::order::Order;
 use crate::reports::critical;
@@ -70,8 +71,9 @@ impl Secretary {
         let before = record.clone();
         let mut latest = self.latest(&record).await?;
         let news = self.settle(&mut record, now).await?;
+        let mut is_unfinished = false;
         if let Some(latest) = &mut latest {
-            self.hand_on(&mut record, latest, now).await?;
+            is_unfinished = !self.hand_on(&mut record, latest, now).await?;
             self.conclude(&mut record, latest, now).await?;
         }
         for part in news {
@@ -79,7 +81,8 @@ impl Secretary {
         }
         let ladder = self.climb(&mut record, now);
         self.tell_unacknowledged(&mut record, now);
-        let waits = record.sendings.iter().any(|s| matches!(s.fate, Fate::Open | Fate::No(_)));
+        let open = record.sendings.iter().any(|s| matches!(s.fate, Fate::Open | Fate::No(_)));
+        let waits = is_unfinished || open;
         record.is_open = waits || ladder.is_some() || self.is_alarming(&record);
         if record != before {
             self.store.put(record.entry());
@@ -157,16 +160,19 @@ impl Secretary {
         Ok(news)
     }
 
-    /// Hands on what of the latest version was not, to every system that may have it now.
+    /// Hands on what of the latest version was not, to every system that may have it now; false
+    /// when some of it waits for custody, or for what is being sent.
     async fn hand_on(
         &mut self,
         record: &mut ReportRecord,
         latest: &mut Latest,
         now: Timestamp,
-    ) -> Result<(), Stopped> {
+    ) -> Result<bool, Stopped> {
+        let mut whole = true;
         for (destination, home) in self.config.homes.clone() {
             let wishes = self.wishes(record, &destination, &home, latest);
             if !self.give_up_others(record, &destination, &wishes).await? {
+                whole = false;
                 continue;
             }
             for wish in wishes {
@@ -176,7 +182,7 @@ impl Secretary {
                     continue;
                 }
                 let sending = self.hand((&*record, &mut *latest), &wish, (&destination, &home), now);
-                let Some(sending) = sending.await? else { return Ok(()) };
+                let Some(sending) = sending.await? else { return Ok(false) };
                 let what = match &sending.fate {
                     Fate::Unmade(why) => format!("nothing goes to {destination}: {why}"),
                     _ => format!("{} goes to {destination}", word(&wish.part)),
@@ -185,7 +191,7 @@ impl Secretary {
                 remember(record, sending);
             }
         }
-        Ok(())
+        Ok(whole)
     }
 
     fn wishes(
@@ -291,7 +297,7 @@ impl Secretary {
                 version: latest.number,
                 replaces: last.map(|s| s.uid.clone()).unwrap_or_default(),
             };
-            envelope.flags = facts.flags();
+            facts.write(&mut envelope);
             envelope.accession = report.ids.accessions.first().map(|a| a.id.clone()).unwrap_or_default();
         }
         let (own, to) = (self.config.node.clone(), destination.clone());
@@ -336,7 +342,7 @@ impl Secretary {
             }
             Made::File { extension, bytes } => {
                 let key = format!("file-{digest}.{extension}");
-                sending.uid = ReportFacts::file_name(&Sha256::of(bytes), extension);
+                sending.uid = format!("{}.{extension}", id_of(&Sha256::of(bytes)));
                 (key, bytes, "", "")
             }
         };

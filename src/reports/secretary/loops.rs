@@ -19,7 +19,8 @@ use crate::cargo::{NodeName, Urgency};
 use crate::clock::Timestamp;
 use crate::custody::Arrival as Come;
 use crate::custody::overlay::Stopped;
-use crate::orders::registrar::{Hint, StudyRef};
+use super::shim::{Hint, Pending};
+use crate::orders::registrar::StudyRef;
 use crate::orders::verdict::What as Told;
 use crate::reports::matching::{Target, Wanted};
 use crate::reports::note::{Note, Says};
@@ -30,6 +31,10 @@ use crate::reports::turnaround::{Loop, Moment, Owed};
 const SEEN_MAX: usize = 10_000;
 /// How long the registrar has to look at a new study.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How long it is asked what orders know of a study.
+const ASKED: Duration = Duration::from_secs(3600);
+/// A loop that nobody has ended by then is not open any more.
+const OPEN_TIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Studies of which it is asked in one turn whether they are whole.
 const WHOLES_MAX: usize = 32;
 /// The steps whose times stand in the histograms.
@@ -182,7 +187,7 @@ impl Secretary {
         if record.moments.see(Moment::Received, at) {
             tracing::info!(study, images, %by, "the reading node has the study whole");
             self.count(&mut record);
-            self.tell_received(&record, images, now);
+            self.tell_received(&record, now);
             self.keep_loop(record);
             self.plan(&key, now);
         }
@@ -227,7 +232,7 @@ impl Secretary {
             }
             let Some(seconds) = record.moments.seconds(step.0, step.1) else { continue };
             let urgency = record.moments.urgency();
-            self.metrics.reports.turnaround(&record.route, urgency, step, seconds);
+            super::shim::R_.turnaround(&record.route, urgency, step, seconds);
             record.counted.push(step);
         }
     }
@@ -235,10 +240,12 @@ impl Secretary {
     /// When a loop is looked at next.
     fn plan(&mut self, key: &LoopKey, now: Timestamp) {
         let Some(record) = self.loops.open.get(key) else { return };
+        let end = record.moments.at(Moment::Sent).unwrap_or(now) + OPEN_TIME;
         let next = match record.is_known {
-            true => record.moments.next(&self.config.promises, now),
+            true => record.moments.next(&self.config.promises, now).map(|at| at.min(end)),
             false => Some(now + SETTLE),
         };
+        let next = next.or(Some(end));
         self.timers.set(What::Loop(*key), next);
     }
 
@@ -249,10 +256,18 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<(), Stopped> {
         let Some(mut record) = self.loops.open.get(key).cloned() else { return Ok(()) };
-        if !record.is_known && !self.know(&mut record).await {
+        let sent = record.moments.at(Moment::Sent).unwrap_or(now);
+        if !record.is_known && !self.know(&mut record).await && now < sent + ASKED {
             self.timers.set(What::Loop(*key), Some(now + SETTLE));
             return Ok(());
         }
+        if !record.is_known || record.told.is_empty() && record.hospital != self.config.node {
+            // The registrar may have said that it is whole before this loop was.
+            let (origin, study) = (record.hospital.clone(), record.study.clone());
+            self.loops.hints.insert(StudyRef { origin, study });
+        }
+        record.is_known = true;
+        record.is_open = record.is_open && now < sent + OPEN_TIME;
         let overdue = record.moments.overdue(&self.config.promises, now);
         let new: Vec<Owed> =
             overdue.iter().map(|(_, owed)| *owed).filter(|o| !record.told.contains(o)).collect();

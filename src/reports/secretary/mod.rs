@@ -28,6 +28,7 @@ mod loops;
 mod notes;
 mod people;
 mod record;
+mod shim;
 mod talk;
 mod timers;
 
@@ -55,10 +56,12 @@ use crate::custody::overlay::{Overlay, Stopped};
 use crate::custody::register::{Book, EnterError};
 use crate::custody::{CargoId, Custody, Follower};
 use crate::metrics::Metrics;
+use crate::orders::letter::Letter;
 use crate::orders::notice::Rule;
 use crate::orders::registrar;
 use desk::{Answer, Call};
 use loops::Loops;
+use shim::Pending;
 use record::{CURSOR, Cursor, NoteRecord, entry};
 use timers::Timers;
 
@@ -132,6 +135,8 @@ struct Secretary {
     cursor: Cursor,
     /// Rings when there are new letters.
     letters: Arc<Notify>,
+    /// Letters of this turn.
+    outgoing: Vec<Letter>,
     /// When metrics were brought up to date.
     shown: Timestamp,
 }
@@ -155,6 +160,7 @@ pub fn start(
         waiting: BTreeSet::new(),
         cursor: Cursor::default(),
         letters: orders.letters(),
+        outgoing: Vec::new(),
         shown: Timestamp::default(),
         config,
         custody,
@@ -237,7 +243,12 @@ impl Secretary {
 
     /// Makes the turn durable and says the answers; false when it could not be written.
     async fn end(&mut self, owed: &mut Vec<Owed>) -> Result<bool, Stopped> {
-        let committed = match self.store.commit().await {
+        let posted = self.post().await?;
+        let committed = match posted {
+            Ok(()) => self.store.commit().await,
+            Err(error) => Err(error),
+        };
+        let committed = match committed {
             Ok(()) => Ok(()),
             Err(EnterError::Stopped) => return Err(Stopped),
             Err(error) => {
@@ -258,9 +269,19 @@ impl Secretary {
         Ok(committed.is_ok())
     }
 
+    /// Something's time has come.
+    async fn look(&mut self, what: timers::What, now: Timestamp) -> Result<(), Stopped> {
+        match what {
+            timers::What::Document(sha256) => self.look_at_document(&sha256, now).await,
+            timers::What::Report(id) => self.look_at_report(&id, now).await,
+            timers::What::Loop(key) => self.look_at_loop(&key, now).await,
+        }
+    }
+
     /// Reads what is durable, as at the start.
     async fn load(&mut self) -> Result<(), Stopped> {
         self.store.forget();
+        self.outgoing.clear();
         self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
         self.timers = Timers::default();
         let notes: Vec<NoteRecord> = self.store.below(b"n", OPEN_MAX).await?;

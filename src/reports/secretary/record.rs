@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `c` | how far the arrivals were looked at | |
 //! | `d` digest of the cargo | [`DocumentRecord`] | [`HELD`], [`TO_CARRY`], [`WAITING`] |
-//! | `r` id | [`ReportRecord`] | its studies and orders, [`OPEN`], [`CRITICAL`] |
+//! | `r` id | [`ReportRecord`] | its studies and orders, [`OPEN`], [`CRITICAL`], [`ALARMING`] |
 //! | `l` digest of hospital and study | [`LoopRecord`] | [`OPEN`] |
 //! | `w` id | [`WordsRecord`] | its study, [`OPEN`] |
 //! | `n` key of the note | [`NoteRecord`]: a note that custody is to have | |
@@ -34,6 +34,9 @@ pub(super) const WAITING: &[u8] = b"waiting";
 pub(super) const OPEN: &[u8] = b"open";
 /// Reports that are or were critical.
 pub(super) const CRITICAL: &[u8] = b"critical";
+
+/// Reports of whose critical result nobody has said that he or she knows.
+pub(super) const ALARMING: &[u8] = b"alarming";
 
 /// Events of one report that are remembered; the oldest go.
 pub(super) const EVENTS_MAX: usize = 256;
@@ -268,8 +271,11 @@ impl ReportRecord {
         if self.is_open {
             terms.push(OPEN.to_vec());
         }
-        if self.alarm.is_some() {
+        if let Some(alarm) = &self.alarm {
             terms.push(CRITICAL.to_vec());
+            if alarm.state() == crate::reports::critical::State::Open {
+                terms.push(ALARMING.to_vec());
+            }
         }
         entry(report_key(&self.id), self, terms)
     }
