@@ -257,11 +257,12 @@ impl Secretary {
     ) -> Result<(), Stopped> {
         let Some(mut record) = self.loops.open.get(key).cloned() else { return Ok(()) };
         let sent = record.moments.at(Moment::Sent).unwrap_or(now);
-        if !record.is_known && !self.know(&mut record).await && now < sent + ASKED {
+        let was_known = record.is_known;
+        if !was_known && !self.know(&mut record).await && now < sent + ASKED {
             self.timers.set(What::Loop(*key), Some(now + SETTLE));
             return Ok(());
         }
-        if !record.is_known || record.told.is_empty() && record.hospital != self.config.node {
+        if !was_known && record.hospital != self.config.node {
             // The registrar may have said that it is whole before this loop was.
             let (origin, study) = (record.hospital.clone(), record.study.clone());
             self.loops.hints.insert(StudyRef { origin, study });
