@@ -111,6 +111,16 @@ impl Ways for TableRouter {
         to
     }
 
+    fn route(
+        &self,
+        envelope: &Envelope,
+        attribute: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<String> {
+        let routes = self.routes.load();
+        let rule = routes.first_to(&Subject { envelope, attribute }, &self.nodes)?;
+        Some(rule.name.clone())
+    }
+
     fn receivers(&self) -> Arc<Receivers> {
         self.receivers.load_full()
     }

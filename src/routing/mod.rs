@@ -144,6 +144,23 @@ impl Table {
         to
     }
 
+    /// The first rule that applies to the subject and names one of these destinations.
+    pub fn first_to(
+        &self,
+        subject: &Subject<'_>,
+        destinations: &BTreeSet<DestinationName>,
+    ) -> Option<&Rule> {
+        for rule in self.rules.iter().filter(|rule| rule.applies(subject)) {
+            if rule.to.iter().any(|to| destinations.contains(to)) {
+                return Some(rule);
+            }
+            if rule.last {
+                return None;
+            }
+        }
+        None
+    }
+
     /// Whether any rule wants images to be corrected as their orders say.
     pub fn corrects_any(&self) -> bool {
         self.rules.iter().any(|rule| rule.correct)

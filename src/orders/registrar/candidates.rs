@@ -81,6 +81,9 @@ pub struct Candidate {
     pub patient: Patient,
     /// How soon it is wanted.
     pub urgency: Urgency,
+    /// Name of the route by which its first image left to a node; empty: it came from another node,
+    /// or left to none.
+    pub route: String,
 }
 
 /// What is found so far.
@@ -223,6 +226,7 @@ impl Registrar {
             instances: BTreeSet::new(),
             patient,
             urgency: order.urgency(),
+            route: String::new(),
             order: Some(order),
         }
     }
@@ -255,6 +259,7 @@ impl Registrar {
             instances,
             patient,
             urgency: urgency(order.as_ref(), &dossier.ways),
+            route: dossier.route.clone(),
             order,
         }
     }
@@ -325,7 +330,7 @@ fn numbers(facts: Option<&StudyFacts>, order: Option<&Order>) -> [Vec<Identifier
 }
 
 /// The parts of an order that a study is of; all, where that is not known.
-fn parts<'a>(facts: Option<&StudyFacts>, order: &'a Order) -> Vec<&'a Part> {
+pub(super) fn parts<'a>(facts: Option<&StudyFacts>, order: &'a Order) -> Vec<&'a Part> {
     let same = |a: &Option<Identifier>, b: &Option<Identifier>| match (a, b) {
         (Some(a), Some(b)) => a.is_named() && a.id == b.id && a.agrees(b) != Agreement::Different,
         _ => false,

@@ -238,7 +238,7 @@ impl Registrar {
         let header = read_header(arrival).await;
         let issuer = self.issuer_of(&id);
         let instance = header::instance(envelope, header.as_ref(), arrival.kept_at);
-        let ways = self.ways_of_image(envelope, header.as_ref());
+        let (ways, route) = self.ways_of_image(envelope, header.as_ref());
         let times = self.times_of_image(envelope, header.as_ref());
         let patient = header::patient(envelope, header.as_ref(), &issuer);
         self.study(&id, Some(arrival.kept_at)).await?;
@@ -264,23 +264,27 @@ impl Registrar {
         if dossier.senders.len() < SENDERS_MAX && !dossier.senders.contains(sender) {
             dossier.senders.push(sender.clone());
         }
+        if dossier.route.is_empty() {
+            dossier.route = route;
+        }
         add_ways(&mut dossier.ways, ways);
         dossier.last_cargo = arrival.cargo.0;
         study.arrive(instance, &mut self.store);
         Ok(id)
     }
 
-    /// The nodes to which an image of this site goes.
-    fn ways_of_image(&self, envelope: &Envelope, header: Option<&Header>) -> Vec<Way> {
+    /// The nodes to which an image of this site goes, and by which route it leaves; empty: by none.
+    fn ways_of_image(&self, envelope: &Envelope, header: Option<&Header>) -> (Vec<Way>, String) {
         if envelope.identity.origin != self.config.node {
-            return Vec::new();
+            return Default::default();
         }
         let attribute = |keyword: &str| {
             let tag = tag_of(keyword)?;
             header?.attribute(tag).map(str::to_owned)
         };
         let to = self.ways.assign(envelope, &attribute).into_iter();
-        to.map(|a| Way { destination: a.destination, urgency: a.urgency }).collect()
+        let to = to.map(|a| Way { destination: a.destination, urgency: a.urgency }).collect();
+        (to, self.ways.route(envelope, &attribute).unwrap_or_default())
     }
 
     /// Who gives the patient numbers of a study's site, where nobody says.
@@ -353,6 +357,7 @@ impl Registrar {
         let settled = verdict.settled(now);
         let verdict = withdrawn::shown(study, id.origin == self.config.node, verdict);
         let before = study.dossier.standing.as_ref();
+        let progress_before = before.map(|s| s.progress);
         let mut standing = match study.carried {
             Some(_) => travel::standing(study, before, now),
             None => Standing::of(&verdict, before, now),
@@ -383,6 +388,7 @@ impl Registrar {
         let (ways, order) = (dossier.ways.clone(), dossier.matched.order().cloned());
         let progress = dossier.standing.as_ref().expect("just judged").progress;
         self.roll.set(Row::of_study(dossier).expect("just judged"));
+        self.hint_whole(id, progress_before, progress);
         if let Some(order) = &order {
             self.priors_may_follow(order, progress, now);
         }

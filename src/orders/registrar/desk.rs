@@ -15,8 +15,9 @@ use super::listed::Listed;
 use super::new_order::{Entered, Flaw, NewOrder};
 use super::record::StudyRef;
 use super::roll::{Counts, Page, Row};
+use super::wholes::{Hints, Whole, Wholes};
 use super::worklist::Shelf;
-use crate::cargo::Envelope;
+use crate::cargo::{Envelope, NodeName};
 use crate::dicom::availability::Notice;
 use crate::dicom::correct::Correction;
 use crate::dicom::fault::Fault;
@@ -69,6 +70,8 @@ pub(in crate::orders) enum Call {
     Order { number: String, reply: Answer<Vec<OrderStory>> },
     Study { study: String, reply: Answer<Vec<CaseStory>> },
     Candidates { wanted: Box<Wanted>, reply: Answer<Vec<candidates::Candidate>> },
+    Whole { study: StudyRef, reply: Answer<Option<Whole>> },
+    IsWanted { study: StudyRef, reply: Answer<bool> },
     Counts { reply: Answer<Counts> },
     Correction { image: Box<(Envelope, Header)>, reply: oneshot::Sender<Option<Correction>> },
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
@@ -86,6 +89,7 @@ pub struct Desk {
     pub(super) calls: mpsc::Sender<Call>,
     pub(super) shelf: Shelf,
     pub(super) letters: Arc<Notify>,
+    pub(super) hints: Hints,
 }
 
 impl fmt::Debug for Desk {
@@ -311,6 +315,37 @@ impl Desk {
         wanted: Wanted,
     ) -> Result<Vec<candidates::Candidate>, DeskError> {
         self.ask(|reply| Call::Candidates { wanted: Box::new(wanted), reply }).await
+    }
+
+    /// Whether this node holds a study of `hospital` whole by its verdict: complete, or presumed to
+    /// be; since when, and how many images.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: ask again.
+    pub async fn whole(
+        &self,
+        hospital: &NodeName,
+        study: &str,
+    ) -> Result<Option<Whole>, DeskError> {
+        let study = StudyRef { origin: hospital.clone(), study: study.to_owned() };
+        self.ask(|reply| Call::Whole { study, reply }).await
+    }
+
+    /// Hints of studies of other nodes that have become whole, for one taker; `None`: they are
+    /// taken. At first they say that some are lost.
+    pub fn wholes(&self) -> Option<Wholes> {
+        self.hints.take()
+    }
+
+    /// Whether a report of this study is still wanted: not, when its order was cancelled or
+    /// discontinued. One that is not known, or has no order, is.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: ask again.
+    pub async fn is_wanted(&self, study: StudyRef) -> Result<bool, DeskError> {
+        self.ask(|reply| Call::IsWanted { study, reply }).await
     }
 
     /// How many cases are how; without patient data.

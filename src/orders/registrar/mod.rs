@@ -45,6 +45,7 @@ mod telling;
 mod tests;
 mod times;
 mod travel;
+mod wholes;
 mod withdrawn;
 mod worklist;
 mod written;
@@ -75,6 +76,7 @@ pub use recalls::RecallSource;
 pub use record::{LACKING_SHOWN_MAX, Standing, StudyRef, Turn};
 pub use roll::{Counts, Page, Row};
 pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
+pub use wholes::{HINTS_MAX, Hint, Whole, Wholes};
 pub use worklist::{FindError, Finding, QUERIES_MAX};
 
 use crate::cargo::{NodeName, StudyKey};
@@ -99,6 +101,7 @@ use record::{CaseId, Cursor, Dossier, MergeRecord, OrderRecord};
 use roll::Roll;
 use tell::Tells;
 use travel::Outbox;
+use wholes::Hints;
 
 /// Calls that may wait.
 pub const CALLS_MAX: usize = 256;
@@ -160,6 +163,8 @@ struct Registrar {
     tells: Tells,
     /// Says that there are new letters.
     letters: Arc<Notify>,
+    /// Says which studies of other nodes have become whole.
+    hints: Hints,
     holds: BTreeSet<StudyRef>,
     /// Images up to this one may leave.
     left: u64,
@@ -197,6 +202,7 @@ pub fn start(
     let (calls, inbox) = mpsc::channel(CALLS_MAX);
     let shelf = worklist::Shelf::new(&config, &custody, &metrics);
     let letters = Arc::new(Notify::new());
+    let hints = Hints::default();
     let registrar = Registrar {
         store: Overlay::new(custody.clone(), Book::Orders),
         cases: Cases::default(),
@@ -204,6 +210,7 @@ pub fn start(
         outbox: Outbox::default(),
         tells: Tells::default(),
         letters: letters.clone(),
+        hints: hints.clone(),
         holds: BTreeSet::new(),
         left: 0,
         correcting: BTreeMap::new(),
@@ -231,7 +238,7 @@ pub fn start(
             Err(Stopped) = work => shutdown.cancelled().await,
         }
     });
-    (Desk { calls, shelf, letters }, task)
+    (Desk { calls, shelf, letters, hints }, task)
 }
 
 impl Registrar {
@@ -418,6 +425,8 @@ impl Registrar {
                 at_once(reply, Ok(self.study_story(&study, now).await?))
             }
             Call::Candidates { wanted, reply } => later(reply, Ok(self.candidates(*wanted).await?)),
+            Call::Whole { study, reply } => later(reply, Ok(self.whole(&study).await?)),
+            Call::IsWanted { study, reply } => later(reply, Ok(self.is_wanted(&study).await?)),
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
             Call::Correction { image, reply } => {
                 let _ = reply.send(self.correction(&image.0, &image.1, now).await?);

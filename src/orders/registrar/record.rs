@@ -346,6 +346,9 @@ pub(super) struct Dossier {
     /// That a person has acknowledged withdrawn images; which ones has a key of its own.
     #[n(41)]
     pub(super) seen: Option<Acknowledged>,
+    /// Name of the route by which its first image left to a node; empty: by none.
+    #[cbor(n(44), default)]
+    pub(super) route: String,
 }
 
 /// That a person knows of images that were withdrawn.
@@ -420,6 +423,7 @@ impl Dossier {
             seen: None,
             times: KeptTimes::default(),
             others: Vec::new(),
+            route: String::new(),
         }
     }
 

@@ -24,6 +24,10 @@ impl Ways for ToCentre {
         Vec::new()
     }
 
+    fn route(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        Some("to-the-centre".into())
+    }
+
     fn receivers(&self) -> Arc<Receivers> {
         Arc::default()
     }
@@ -182,6 +186,8 @@ async fn a_report_finds_study_and_order_by_each_number_and_by_an_instance_at_eit
             let found = &found[0];
             assert_eq!(found.origin.as_str(), HOSPITAL);
             assert_eq!(found.urgency, Urgency::Stat);
+            let here = site.custody.node().as_str() == HOSPITAL;
+            assert_eq!(found.route, if here { "to-the-centre" } else { "" });
             let ids = |all: &[Identifier]| all.iter().map(|i| i.id.clone()).collect::<Vec<_>>();
             assert!(ids(&found.accessions).contains(&"A1".to_owned()));
             assert_eq!(ids(&found.placers), ["P1"]);
@@ -298,4 +304,44 @@ async fn one_more_than_can_be_told_apart_is_given_and_a_study_uid_is_not_drowned
         .await;
     assert_eq!(found.len(), 1, "{found:?}");
     site.close().await;
+}
+
+#[tokio::test]
+async fn a_study_is_whole_at_the_reading_node_once_the_hospital_says_so_and_all_is_there() {
+    let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let rules = Rules {
+        settle: Duration::from_millis(300),
+        quiet: Duration::from_millis(600),
+        ..Rules::default()
+    };
+    let hospital = Site::open(east.path(), HOSPITAL, &[CENTRE], rules.clone());
+    let centre = Site::open(west.path(), CENTRE, &[HOSPITAL], rules);
+    let mut hints = centre.desk.wholes().expect("the first taker");
+    assert!(centre.desk.wholes().is_none());
+    assert_eq!(hints.next().await, Hint::SomeLost);
+    let node: NodeName = HOSPITAL.parse().unwrap();
+    hospital.hear("M1", ORDER).await;
+    hospital.image("1.2.9.1", 1, "A1", "77").await;
+    hospital.image("1.2.9.1", 2, "A1", "77").await;
+    assert_eq!(centre.desk.whole(&node, "1.2.9.1").await.unwrap(), None, "nothing is known");
+    let mut after = CargoId(0);
+    let whole = centre
+        .until(async |desk| {
+            after = hospital.carry(&centre, after).await;
+            desk.whole(&node, "1.2.9.1").await.unwrap()
+        })
+        .await;
+    assert_eq!(whole.images, 2);
+    assert!(whole.at > Timestamp::default());
+    let study = StudyRef { origin: node.clone(), study: "1.2.9.1".into() };
+    let hint = tokio::time::timeout(Duration::from_secs(5), hints.next()).await.unwrap();
+    assert_eq!(hint, Hint::Study(study.clone()));
+    // What is cancelled is not waited for.
+    assert!(hospital.desk.is_wanted(study.clone()).await.unwrap());
+    let other = StudyRef { study: "1.2.9.77".into(), ..study.clone() };
+    assert!(hospital.desk.is_wanted(other).await.unwrap(), "nothing says that it is not");
+    hospital.desk.cancel("P1".into(), "twice".into(), "anna".into()).await.unwrap();
+    assert!(!hospital.desk.is_wanted(study).await.unwrap());
+    hospital.close().await;
+    centre.close().await;
 }

@@ -66,6 +66,11 @@ pub trait Ways: Send + Sync + 'static {
         attribute: &dyn Fn(&str) -> Option<String>,
     ) -> Vec<Assignment>;
 
+    /// The name of the first rule that applies to it and names a node.
+    fn route(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        None
+    }
+
     /// The destinations that take orders by HL7.
     fn receivers(&self) -> Arc<Receivers>;
 
