@@ -84,6 +84,8 @@ pub struct Candidate {
     /// Name of the route by which its first image left to a node; empty: it came from another node,
     /// or left to none.
     pub route: String,
+    /// Whether it was only sent, or fetched, for comparison: nobody reads it.
+    pub is_prior: bool,
 }
 
 /// What is found so far.
@@ -227,6 +229,7 @@ impl Registrar {
             patient,
             urgency: order.urgency(),
             route: String::new(),
+            is_prior: false,
             order: Some(order),
         }
     }
@@ -260,6 +263,7 @@ impl Registrar {
             patient,
             urgency: urgency(order.as_ref(), &dossier.ways),
             route: dossier.route.clone(),
+            is_prior: dossier.is_only_prior(),
             order,
         }
     }

@@ -19,8 +19,7 @@ use crate::cargo::{NodeName, Urgency};
 use crate::clock::Timestamp;
 use crate::custody::Arrival as Come;
 use crate::custody::overlay::Stopped;
-use super::shim::{Hint, Pending};
-use crate::orders::registrar::StudyRef;
+use crate::orders::registrar::{Hint, StudyRef};
 use crate::orders::verdict::What as Told;
 use crate::reports::matching::{Target, Wanted};
 use crate::reports::note::{Note, Says};
@@ -64,7 +63,7 @@ impl Loops {
     pub(super) fn hint(&mut self, hint: Hint) {
         match hint {
             Hint::Study(study) => drop(self.hints.insert(study)),
-            Hint::Some => self.all = true,
+            Hint::SomeLost => self.all = true,
         }
     }
 }
@@ -307,7 +306,10 @@ impl Secretary {
     }
 
     async fn is_ended(&self, record: &LoopRecord) -> bool {
-        self.orders.is_wanted(&record.hospital, &record.study).await == Ok(false)
+        {
+            let (origin, study) = (record.hospital.clone(), record.study.clone());
+            self.orders.is_wanted(StudyRef { origin, study }).await == Ok(false)
+        }
     }
 
     /// A person says that nobody waits for a report any more.

@@ -61,7 +61,6 @@ use crate::orders::notice::Rule;
 use crate::orders::registrar;
 use desk::{Answer, Call};
 use loops::Loops;
-use shim::Pending;
 use record::{CURSOR, Cursor, NoteRecord, entry};
 use timers::Timers;
 
@@ -185,7 +184,7 @@ impl Secretary {
             tokio::time::sleep(LOOK).await;
         }
         self.load().await?;
-        let mut wholes = self.orders.wholes().await;
+        let mut wholes = self.orders.wholes();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut more = true;
@@ -195,7 +194,7 @@ impl Secretary {
                 biased;
                 n = inbox.recv_many(&mut calls, TURN_CALLS_MAX) => if n == 0 { return Err(Stopped) },
                 changed = arrived.changed() => if changed.is_err() { return Err(Stopped) },
-                hint = wholes.next() => self.loops.hint(hint),
+                hint = next_of(&mut wholes) => self.loops.hint(hint),
                 _ = tick.tick() => {}
                 () = std::future::ready(()), if more => {}
             }
@@ -354,5 +353,12 @@ impl Secretary {
                 at_once(reply, Ok(()))
             }
         })
+    }
+}
+
+async fn next_of(wholes: &mut Option<registrar::Wholes>) -> registrar::Hint {
+    match wholes {
+        Some(wholes) => wholes.next().await,
+        None => std::future::pending().await,
     }
 }
