@@ -4,10 +4,14 @@
 //! sent, so the number of series is bounded by the configuration. All names start with
 //! `hikyaku_`; units are base units (seconds, bytes) and stand in the name.
 
+mod reports;
+
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+
+pub use reports::ReportMetrics;
 
 /// All counters and gauges of one node.
 #[derive(Debug, Clone)]
@@ -157,6 +161,8 @@ pub struct Metrics {
     pub clock_leap: IntGauge,
     /// Wall time at which the process started, in seconds since 1970.
     pub start_time: Gauge,
+    /// Reports, critical results and questions.
+    pub reports: ReportMetrics,
 }
 
 struct Builder(Registry);
@@ -451,6 +457,7 @@ impl Metrics {
                 Gauge::new("hikyaku_start_time_seconds", "When the process started")
                     .expect("valid"),
             ),
+            reports: ReportMetrics::new(&b),
             registry: b.0,
         }
     }
@@ -493,7 +500,8 @@ mod tests {
     #[test]
     fn operators_are_told_of_every_metric_and_of_no_other() {
         let code = include_str!("metrics.rs");
-        let code = names(code.split("#[cfg(test)]").next().unwrap());
+        let mut code = names(code.split("#[cfg(test)]").next().unwrap());
+        code.extend(names(include_str!("metrics/reports.rs")));
         assert!(code.len() > 30, "{code:?}");
         assert_eq!(names(include_str!("../docs/operating.md")), code);
         let alerts = names(include_str!("../conf/alerts.yml"));

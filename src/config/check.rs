@@ -20,6 +20,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     }
     check_listeners(source, document);
     super::orders::check(source, document);
+    super::reports::check(source, document);
     super::api::check(source, document);
     check_spool(source, &document.spool);
     if let Some(tunnel) = &document.tunnel {

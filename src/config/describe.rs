@@ -35,6 +35,9 @@ fn write(out: &mut String, config: &Config) -> fmt::Result {
     if let Some(orders) = &config.orders {
         write_orders(out, orders)?;
     }
+    if let Some(reports) = &config.reports {
+        write_reports(out, reports)?;
+    }
     if let Some(api) = &config.api {
         write_api(out, api)?;
     }
@@ -80,6 +83,41 @@ fn write_dicom(out: &mut String, dicom: &DicomSection) -> fmt::Result {
         "  at most {} associations, {} from one address",
         limits.associations, limits.associations_per_address
     )
+}
+
+fn write_reports(out: &mut String, reports: &ReportsSection) -> fmt::Result {
+    writeln!(out, "reports")?;
+    writeln!(out, "  kept for {} once they are delivered", time(reports.keep))?;
+    for rung in &reports.ladder.rungs {
+        let after = match rung.after.is_zero() {
+            true => "at once".to_owned(),
+            false => format!("after {}", time(rung.after)),
+        };
+        writeln!(out, "  of a critical result {after} told to {}", list(&rung.to))?;
+    }
+    if !reports.ladder.rungs.is_empty() {
+        let again = time(reports.ladder.repeat);
+        writeln!(out, "  and to the last of them every {again} until a person says that he knows")?;
+    }
+    for (urgency, by) in &reports.promises.report {
+        writeln!(out, "  a {} report is overdue after {}", urgency.as_str(), time(*by))?;
+    }
+    if reports.signing.is_empty() {
+        writeln!(out, "  final reports must be signed, by anybody")?;
+    }
+    for signing in &reports.signing {
+        let of = match signing.hospitals.is_empty() {
+            true => "all hospitals".to_owned(),
+            false => list(&signing.hospitals),
+        };
+        let by = match (signing.rules.allow.len(), signing.rules.unsigned) {
+            (0, true) => "by anybody or nobody".to_owned(),
+            (0, false) => "by anybody".to_owned(),
+            (n, _) => format!("by one of {n} listed signers"),
+        };
+        writeln!(out, "  final reports of {of} are signed {by}")?;
+    }
+    Ok(())
 }
 
 fn write_orders(out: &mut String, orders: &OrdersSection) -> fmt::Result {

@@ -29,6 +29,7 @@ const EVERY_SECTION: &str = "
         worklist = [{ tls = {}, timeouts = {} }],
         notice = [{ webhook = {}, mail = {} }], mail = {},
         steps = { pass_on_to = [{ tls = {}, timeouts = {} }] } }
+    reports = { critical = { rung = [{}] }, promises = {}, signing = [{ allow = [{}] }] }
     api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}

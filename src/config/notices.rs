@@ -146,9 +146,10 @@ fn pattern(value: &DeValue<'_>) -> Result<Pattern, Wrong> {
 fn about(value: &DeValue<'_>) -> Result<What, Wrong> {
     let written = text(value)?;
     let known = What::named(&written).filter(|what| what.needs_attention());
-    known.ok_or_else(|| {
+    known.or_else(|| What::of_report(&written)).ok_or_else(|| {
         let advice = "the words are those of `hikyaku missing`, such as short, overdue, \
-                      patient-mismatch, withdrawn";
+                      patient-mismatch, withdrawn, and those of reports, such as critical-result, \
+                      report-held (docs/critical-results.md)";
         wrong(format!("\"{written}\" is nothing that needs attention"), advice)
     })
 }
@@ -404,6 +405,7 @@ mod tests {
             ))
         };
         assert_eq!(with("about = ['short', 'withdrawn']"), "");
+        assert_eq!(with("about = ['critical-known', 'question-asked']"), "");
         assert!(with("about = 'complete'").contains("nothing that needs attention"));
         assert!(with("within = '10m'").contains("five minutes"));
         assert!(with("within = '2d'").contains("waits too long"));

@@ -101,9 +101,29 @@ impl Letter {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         let parts = format!("{origin}\n{}\n{}\n{rule}\n{}", of(study), of(order), now.0);
         let parts = format!("{parts}\n{:?}", notice.news);
-        let id = Sha256::of(parts.as_bytes()).to_string()[..32].to_owned();
+        Self::with_id(parts.as_bytes(), rule, subject, notice, now)
+    }
+
+    /// One of a report that the rule `rule` tells: what, why in words, and what it is about. Its id
+    /// depends on rule and `seed` alone, so that one that is made twice, such as after a crash, is
+    /// the same to its receiver; entered with the same `now` it is one entry. `what` is one of
+    /// [`What::OF_REPORTS`]; `detail` holds no patient data.
+    ///
+    /// Enter [`entry`](Self::entry) into the book of orders, then ring the notifier.
+    pub fn of_report(
+        rule: &str,
+        what: What,
+        (subject, detail): (Subject, Sentence),
+        seed: &[u8],
+        now: Timestamp,
+    ) -> Self {
+        let seed = [b"report\n", rule.as_bytes(), b"\n", seed].concat();
+        Self::with_id(&seed, rule, subject, Notice::of_report(what, detail, now), now)
+    }
+
+    fn with_id(seed: &[u8], rule: &str, subject: Subject, notice: Notice, now: Timestamp) -> Self {
         Self {
-            id,
+            id: Sha256::of(seed).to_string()[..32].to_owned(),
             rule: rule.to_owned(),
             at: now,
             subject,
@@ -206,7 +226,9 @@ impl Letter {
         match self.notice.news {
             News::Settled => "settled".into(),
             News::Test => "test".into(),
-            News::Opened => self.notice.about.iter().map(word).collect::<Vec<_>>().join(", "),
+            News::Opened | News::Told => {
+                self.notice.about.iter().map(word).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 }
@@ -301,6 +323,37 @@ mod tests {
         let (_, text) = study.mail(&node, None, &[Language::English, Language::Japanese]);
         assert!(text.contains("1.2.3") && !text.contains("P1"), "{text}");
         assert!(text.contains("検査：1.2.3"), "{text}");
+    }
+
+    #[test]
+    fn a_letter_of_a_report_says_what_to_do_and_names_nobody_and_is_the_same_when_made_twice() {
+        let subject = letter(Some("1.2.3"), "P1").subject;
+        let detail = || Sentence::new(Word::CriticalSince, &[&Timestamp(5_000)]);
+        let made = |rule: &str, what, seed: &[u8], at| {
+            Letter::of_report(rule, what, (subject.clone(), detail()), seed, Timestamp(at))
+        };
+        let letter = made("duty", What::CriticalResult, b"a", 6_000);
+        assert_eq!(letter.id, made("duty", What::CriticalResult, b"a", 9_000).id);
+        assert_eq!(letter.entry(), made("duty", What::CriticalResult, b"a", 6_000).entry());
+        assert!(letter.id != made("head", What::CriticalResult, b"a", 6_000).id);
+        assert!(letter.id != made("duty", What::CriticalResult, b"b", 6_000).id);
+        let node: NodeName = "hospital".parse().unwrap();
+        let document = letter.document(&node, None);
+        assert_eq!(document["kind"], "opened");
+        assert_eq!(document["about"], json!(["critical-result"]));
+        assert_eq!(document["actions"][0]["word"], "acknowledge-critical");
+        for what in What::OF_REPORTS {
+            let letter = made("duty", what, b"a", 6_000);
+            let bytes = minicbor::to_vec(&letter).unwrap();
+            assert_eq!(minicbor::decode::<Letter>(&bytes).unwrap(), letter);
+            let word = letter.document(&node, None)["about"][0].as_str().unwrap().to_owned();
+            assert_eq!(What::of_report(&word), Some(what));
+            assert_eq!(What::named(&word), None, "no verdict finds it");
+            let both = [Language::English, Language::Japanese];
+            let (subject, text) = letter.mail(&node, None, &both);
+            assert!(subject.starts_with("[hikyaku] ") && text.contains("-> "), "{text}");
+            assert!(!text.contains('{'), "{text}");
+        }
     }
 
     #[test]

@@ -124,6 +124,9 @@ pub enum News {
     /// A person tries whether notices arrive.
     #[n(2)]
     Test,
+    /// Something is so that somebody waited for; there is nothing to do.
+    #[n(3)]
+    Told,
 }
 
 /// How many instances are how.
@@ -292,7 +295,7 @@ impl Told {
                 }
             }
             News::Settled => *self = Self::default(),
-            News::Test => {}
+            News::Test | News::Told => {}
         }
     }
 }
@@ -304,6 +307,7 @@ impl Notice {
             News::Opened => Word::NoticeOpened,
             News::Settled => Word::NoticeSettled,
             News::Test => Word::NoticeTest,
+            News::Told => Word::TellStudyReceived,
         };
         let mut actions: Vec<Word> = findings.iter().map(|f| f.action).collect();
         actions.dedup();
@@ -317,6 +321,35 @@ impl Notice {
             deadline: Timestamp::default(),
             state: verdict.progress().what,
             counts: Counts::of(verdict),
+        }
+    }
+
+    /// One of a report, about one of [`What::OF_REPORTS`]: `detail` says why.
+    /// Anything else is told as a report that waits for a person.
+    pub fn of_report(what: What, detail: Sentence, now: Timestamp) -> Self {
+        let (news, word, action) = match what {
+            What::CriticalResult => {
+                (News::Opened, Word::TellCriticalResult, Word::AcknowledgeCritical)
+            }
+            What::CriticalKnown => (News::Settled, Word::TellCriticalKnown, Word::Wait),
+            What::ReportOverdue => (News::Opened, Word::TellReportOverdue, Word::SeeOverdue),
+            What::ReportUnacknowledged => {
+                (News::Opened, Word::TellReportUnacknowledged, Word::SeeSystem)
+            }
+            What::QuestionAsked => (News::Opened, Word::TellQuestionAsked, Word::AnswerQuestion),
+            What::StudyReceived => (News::Told, Word::TellStudyReceived, Word::Wait),
+            _ => (News::Opened, Word::TellReportHeld, Word::SeeHeld),
+        };
+        Self {
+            to: String::new(),
+            news,
+            about: vec![what],
+            subject: word.into(),
+            reasons: vec![detail],
+            actions: vec![action],
+            deadline: now,
+            state: what,
+            counts: Counts::default(),
         }
     }
 

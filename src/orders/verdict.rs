@@ -77,9 +77,42 @@ pub enum What {
     /// The headers betray gaps that the evidence does not speak of.
     #[n(15)]
     Warning,
+    // What follows is told of reports ([`What::OF_REPORTS`]); no verdict ever finds it.
+    /// A critical result waits for a person.
+    #[n(18)]
+    CriticalResult,
+    /// A question of the other side waits for an answer.
+    #[n(24)]
+    QuestionAsked,
+    /// A report waits for a person.
+    #[n(22)]
+    ReportHeld,
+    /// What was promised of a report is overdue.
+    #[n(20)]
+    ReportOverdue,
+    /// A system has not said for too long that it has a report.
+    #[n(21)]
+    ReportUnacknowledged,
+    /// A person knows of a critical result.
+    #[n(19)]
+    CriticalKnown,
+    /// The reading node has a study whole.
+    #[n(23)]
+    StudyReceived,
 }
 
 impl What {
+    /// What is told of reports, gravest first. No verdict finds it.
+    pub const OF_REPORTS: [Self; 7] = [
+        Self::CriticalResult,
+        Self::QuestionAsked,
+        Self::ReportHeld,
+        Self::ReportOverdue,
+        Self::ReportUnacknowledged,
+        Self::CriticalKnown,
+        Self::StudyReceived,
+    ];
+
     /// Whether a person should look: what the list of missing images shows.
     pub fn needs_attention(self) -> bool {
         self <= Self::NoOrder
@@ -90,7 +123,7 @@ impl What {
         matches!(self, Self::Short | Self::NoOrder | Self::Reopened | Self::Overdue)
     }
 
-    /// All of them, gravest first.
+    /// All that a verdict finds, gravest first.
     pub fn all() -> Vec<Self> {
         let mut all: Vec<Self> =
             (0..=17).filter_map(|n: u8| minicbor::decode::<Self>(&[n]).ok()).collect();
@@ -98,11 +131,18 @@ impl What {
         all
     }
 
-    /// The one that documents call so.
+    /// The one of a verdict that documents call so.
     pub fn named(word: &str) -> Option<Self> {
-        let is =
-            |what: &Self| serde_json::to_value(what).is_ok_and(|own| own.as_str() == Some(word));
-        Self::all().into_iter().find(is)
+        Self::all().into_iter().find(|what| what.is_called(word))
+    }
+
+    /// The one of reports that documents call so.
+    pub fn of_report(word: &str) -> Option<Self> {
+        Self::OF_REPORTS.into_iter().find(|what| what.is_called(word))
+    }
+
+    fn is_called(self, word: &str) -> bool {
+        serde_json::to_value(self).is_ok_and(|own| own.as_str() == Some(word))
     }
 
     /// Whether it tells how far the images are.

@@ -289,6 +289,82 @@ words! {
     96 NoticeFrom "notice-from"
         "From {0} at {1}. Nobody reads answers to this message."
         "{0} が {1} に自動送信しました。このメールに返信しないでください。"
+
+    // Notices of reports: what they are about.
+    100 TellCriticalResult "tell-critical-result"
+        "A critical result waits for a person"
+        "緊急所見の報告があり、確認を待っています"
+    101 TellCriticalKnown "tell-critical-known"
+        "A critical result is known to a person"
+        "緊急所見が担当者に確認されました"
+    102 TellReportOverdue "tell-report-overdue"
+        "A report is overdue"
+        "読影報告が期限を過ぎています"
+    103 TellReportUnacknowledged "tell-report-unacknowledged"
+        "A system has not said that it has a report"
+        "読影報告の受領が確認できないシステムがあります"
+    104 TellReportHeld "tell-report-held"
+        "A report waits for a person"
+        "読影報告が担当者の確認を待っています"
+    105 TellStudyReceived "tell-study-received"
+        "The reading centre has received a study"
+        "読影側が検査を受領しました"
+    106 TellQuestionAsked "tell-question-asked"
+        "The other side asks about a study"
+        "相手側から検査についての問い合わせがあります"
+    // Notices of reports: why.
+    110 CriticalSince "critical-since"
+        "The report of this study is critical since {0}, and nobody has said yet that he or she knows."
+        "この検査の報告は {0} から緊急扱いですが、確認した担当者がまだいません。"
+    111 CriticalStep "critical-step"
+        "The report of this study is critical since {0}; this is step {1} of the ladder, as nobody has answered yet."
+        "この検査の報告は {0} から緊急扱いです。まだ応答がないため、連絡手順の第 {1} 段階として通知します。"
+    112 CriticalKnownAt "critical-known-at"
+        "A person has said at {0} that he or she knows."
+        "{0} に担当者が確認しました。"
+    113 ReceiptOverdue "receipt-overdue"
+        "The reading centre has not said that it has the whole study; that was due at {0}."
+        "読影側から全画像受領の連絡がありません。期限は {0} でした。"
+    114 FinalOverdue "final-overdue"
+        "No final report has come; it was due at {0}."
+        "確定報告が届いていません。期限は {0} でした。"
+    115 AcknowledgementOverdue "acknowledgement-overdue"
+        "The final report is not acknowledged; that was due at {0}."
+        "確定報告の受領確認がありません。期限は {0} でした。"
+    116 NoYesFrom "no-yes-from"
+        "{0} has had the report since {1} and has not said yes."
+        "{0} は {1} に送られた報告をまだ受領していません。"
+    117 HeldForMatch "held-for-match"
+        "It is not sure to which study or patient the report belongs."
+        "報告がどの検査・患者のものか確定できません。"
+    118 HeldForSigner "held-for-signer"
+        "The report is not signed, or by somebody who is not on the list."
+        "報告に署名がないか、登録されていない署名者によるものです。"
+    119 HeldOtherwise "held-otherwise"
+        "The report cannot go on by itself."
+        "報告を自動で処理できません。"
+    120 ReceivedWhole "received-whole"
+        "The reading centre has the whole study since {0}: {1} images."
+        "読影側は {0} に検査の全画像 {1} 件を受領しました。"
+    121 AskedBy "asked-by"
+        "{0} has asked at {1}; the question itself is not told here."
+        "{1} に {0} から問い合わせがありました（内容はここに記載されません）。"
+    // Notices of reports: what to do.
+    130 AcknowledgeCritical "acknowledge-critical"
+        "Read the report, tell the physician in charge, then say that you know: hikyaku critical ack ID."
+        "報告を読んで担当医に伝え、確認した旨を hikyaku critical ack ID で登録してください。"
+    131 SeeOverdue "see-overdue"
+        "See what is late with hikyaku overdue, and call the other side."
+        "hikyaku overdue で遅れを確認し、相手側に連絡してください。"
+    132 SeeSystem "see-system"
+        "See to the system and its connection; hikyaku report again sends the report once more."
+        "システムと接続を確認してください。hikyaku report again で再送できます。"
+    133 SeeHeld "see-held"
+        "Look with hikyaku reports --held, then match, release or discard the report."
+        "hikyaku reports --held で確認し、検査への紐付け・解除・破棄のいずれかを行ってください。"
+    134 AnswerQuestion "answer-question"
+        "Read it with hikyaku notes, and answer with hikyaku note."
+        "hikyaku notes で内容を確認し、hikyaku note で回答してください。"
 }
 
 impl<C> Encode<C> for Word {
@@ -376,16 +452,21 @@ mod tests {
 
     #[test]
     fn the_pages_of_both_languages_list_every_sentence_that_is_shown() {
-        let pages = [
+        let of_verdicts = [
             include_str!("../../docs/completeness.md"),
             include_str!("../../docs/ja/completeness.md"),
         ];
+        let of_reports = [
+            include_str!("../../docs/critical-results.md"),
+            include_str!("../../docs/ja/critical-results.md"),
+        ];
         let of_mails =
             ["notice-station", "notice-study", "notice-order", "notice-link", "notice-from"];
-        let shown = Word::ALL.iter().map(|w| w.as_str()).filter(|word| !of_mails.contains(word));
+        let shown = Word::ALL.iter().filter(|word| !of_mails.contains(&word.as_str()));
         for word in shown {
-            for page in pages {
-                assert!(page.contains(&format!("`{word}`")), "{word}");
+            let reports = *word >= Word::TellCriticalResult;
+            for page in if reports { of_reports } else { of_verdicts } {
+                assert!(page.contains(&format!("`{}`", word.as_str())), "{word:?}");
             }
         }
     }
