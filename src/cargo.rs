@@ -5,6 +5,8 @@
 //! (RFC 8949): a reader skips keys that it does not know, so that two releases understand each
 //! other. A key number, once used, is never given another meaning.
 
+mod report;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 
 use minicbor::{CborLen, Decode, Encode};
 
+pub use self::report::ReportFacts;
 use crate::clock::Timestamp;
 
 /// Longest node or destination name.

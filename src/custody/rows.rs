@@ -7,7 +7,7 @@ use super::ledger::Key;
 use super::log::Place;
 use super::state::{DutyState, StateName};
 use crate::cargo::{
-    CargoKind, DestinationName, Hasher, Identity, NodeName, Sha256, StudyKey, Urgency,
+    CargoKind, DestinationName, Envelope, Hasher, Identity, NodeName, Sha256, StudyKey, Urgency,
 };
 use crate::clock::Timestamp;
 
@@ -229,6 +229,17 @@ pub(super) struct SegmentRow {
     /// Part of it could not be read: it is never deleted.
     #[n(1)]
     pub damaged: bool,
+}
+
+/// Whether a piece that comes to `node` is [`CargoRow::reports`].
+pub(super) fn is_for_reports(envelope: &Envelope, node: &NodeName) -> bool {
+    let identity = &envelope.identity;
+    let foreign = identity.origin != *node;
+    match envelope.kind {
+        CargoKind::Report => foreign || identity.key.starts_with(Identity::COLLECTED),
+        CargoKind::Note => foreign && !identity.is_news(),
+        _ => false,
+    }
 }
 
 /// The first four bytes of a digest of the origin's name.

@@ -20,9 +20,7 @@ use super::rows::{
 use super::segment::Record;
 use super::state::{DutyState, StateName};
 use super::totals::Totals;
-use crate::cargo::{
-    Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, StudyKey, Urgency,
-};
+use crate::cargo::{Assignment, CargoKind, DestinationName, Identity, NodeName, StudyKey, Urgency};
 use crate::clock::Timestamp;
 
 /// The ledger with what is kept in memory beside it.
@@ -193,7 +191,7 @@ impl View {
             tombstone: None,
             duties: Vec::new(),
             corrected: head.received.is_some(),
-            reports: self.is_for_reports(envelope),
+            reports: super::rows::is_for_reports(envelope, &self.node),
         };
         let mut versions: Versions = self.ledger.get(&versions_key(&identity))?.unwrap_or_default();
         versions.0.push(Version::new(&envelope.identity, id, head.received.as_ref()));
@@ -223,17 +221,6 @@ impl View {
             self.ledger.mark(reclaim_key(row.kept_at, id))?;
         }
         self.ledger.put(cargo_key(id), &row)
-    }
-
-    /// See [`CargoRow::reports`].
-    fn is_for_reports(&self, envelope: &Envelope) -> bool {
-        let identity = &envelope.identity;
-        let foreign = identity.origin != self.node;
-        match envelope.kind {
-            CargoKind::Report => foreign || identity.key.starts_with(Identity::COLLECTED),
-            CargoKind::Note => foreign && !identity.is_news(),
-            _ => false,
-        }
     }
 
     fn join_study(&mut self, row: &CargoRow, head: &CargoHead) -> Result<(), LedgerError> {
@@ -556,7 +543,10 @@ impl View {
                 false => self.ledger.put(key, &versions)?,
             }
         }
-        self.leave_study(&row)?;
+        // Without a head it never joined: a tombstone without a record.
+        if row.kind == CargoKind::Image && row.head_len > 0 {
+            self.leave_study(&row)?;
+        }
         self.ledger.remove(member_key(row.study, id))?;
         self.ledger.remove(unrouted_key(id))?;
         self.ledger.remove(cargo_key(id))

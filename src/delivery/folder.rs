@@ -1,11 +1,16 @@
 //! A folder as a destination: one Part 10 file per image (PS3.10 7), the data set exactly as
-//! received behind a file meta group of ours.
+//! received behind a file meta group of ours; one file per form of a report.
 //!
 //! Names are ours: `<study key>/<digest>.dcm`, 16 and 32 hexadecimal digits, nothing of them from
 //! a peer. The same image gets the same name, so writing it again after a crash changes nothing.
+//! Reports stand apart, so that whoever takes images from here meets none and whoever takes reports
+//! looks in one place: `reports/<study key>/<digest>.pdf` (`txt`, `xml`, `dcm`), each with a line in
+//! `reports/index.jsonl` ([`index`]) that stands there before the receipt.
 //! A file is written under a temporary name in `.partial`, synced, renamed, and its directory
 //! synced, before the receipt. A folder that cannot be written to (full, read-only, gone) is a
 //! failure of the destination, not of the image.
+
+mod index;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,13 +19,24 @@ use std::path::{Path, PathBuf};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use self::index::{Index, Line};
 use super::sender::Sender;
 use super::{part10, unfit};
-use crate::cargo::Envelope;
+use crate::cargo::{CargoKind, Envelope};
+use crate::clock;
 use crate::custody::{BodyError, Leased, Outcome, Receipt};
 
 /// Where files grow. On the same file system as the folder, so that a rename is atomic.
 const PARTIAL: &str = ".partial";
+
+/// Where reports are.
+const REPORTS: &str = "reports";
+
+/// What the key of a file of a report begins with.
+const FILE_KEY: &str = "file-";
+
+/// How the name of such a file may end.
+const EXTENSIONS: [&str; 3] = ["pdf", "txt", "xml"];
 
 /// How many bytes of a body are written at a time.
 const CHUNK_LENGTH: usize = 1024 * 1024;
@@ -47,6 +63,7 @@ pub(super) async fn run(mut sender: Sender, root: PathBuf) {
             Err(e) => sender.failed(format!("cannot use the folder: {e}")),
         }
     }
+    let mut index = Index::new(&root.join(REPORTS));
     while sender.may_try().await {
         let batch = sender.lease(BATCH_ITEMS_MAX).await;
         if batch.is_empty() {
@@ -57,7 +74,7 @@ pub(super) async fn run(mut sender: Sender, root: PathBuf) {
             }
             continue;
         }
-        match deliver(&sender, &root, batch).await {
+        match deliver(&sender, &root, &mut index, batch).await {
             Ok(()) => sender.answered(),
             Err(e) => sender.failed(e.to_string()),
         }
@@ -79,9 +96,14 @@ async fn prepare(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a batch, syncs the directories that changed, then gives the receipts. After a failure
-/// of the folder everything without a receipt goes back to the queue.
-async fn deliver(sender: &Sender, root: &Path, batch: Vec<Leased>) -> Result<(), WriteError> {
+/// Writes a batch, syncs the directories that changed, then the index of reports, then gives the
+/// receipts. After a failure of the folder everything without a receipt goes back to the queue.
+async fn deliver(
+    sender: &Sender,
+    root: &Path,
+    index: &mut Index,
+    batch: Vec<Leased>,
+) -> Result<(), WriteError> {
     // The folder itself is made at the start only: were its file system unmounted since, making
     // it again would fill another one.
     make(&root.join(PARTIAL)).await?;
@@ -89,12 +111,15 @@ async fn deliver(sender: &Sender, root: &Path, batch: Vec<Leased>) -> Result<(),
     let mut changed = BTreeSet::new();
     let mut failure = None;
     for leased in batch {
-        if let Some(reason) = unfit(&leased.envelope) {
-            sender.settle(leased, Outcome::Quarantine { reason }).await;
-            continue;
-        }
-        match write(root, &leased, &mut changed).await {
-            Ok(name) => written.push((leased, name)),
+        let place = match Place::of(&leased.envelope) {
+            Ok(place) => place,
+            Err(reason) => {
+                sender.settle(leased, Outcome::Quarantine { reason }).await;
+                continue;
+            }
+        };
+        match write(root, &leased, &place, &mut changed).await {
+            Ok(()) => written.push((leased, place.name())),
             Err(WriteError::Body(e)) => {
                 let reason = e.to_string();
                 sender.settle(leased, Outcome::Damaged { reason }).await;
@@ -108,6 +133,7 @@ async fn deliver(sender: &Sender, root: &Path, batch: Vec<Leased>) -> Result<(),
     for directory in &changed {
         File::open(directory).await?.sync_all().await?;
     }
+    enter(index, &written).await?;
     for (leased, name) in written {
         let receipt = Receipt::File { name };
         sender.settle(leased, Outcome::Receipted { receipt }).await;
@@ -115,27 +141,52 @@ async fn deliver(sender: &Sender, root: &Path, batch: Vec<Leased>) -> Result<(),
     failure.map_or(Ok(()), Err)
 }
 
+/// Enters the reports among what was written into the index.
+async fn enter(index: &mut Index, written: &[(Leased, String)]) -> io::Result<()> {
+    let now = clock::wall();
+    let reports = written.iter().filter(|(l, _)| l.envelope.kind == CargoKind::Report);
+    let lines: Vec<Line> =
+        reports.map(|(leased, name)| Line::new(&leased.envelope, name, now)).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    // Taken out: should the thread panic, the next one reads the file anew.
+    let anew = index.anew();
+    let mut at_work = std::mem::replace(index, anew);
+    let (at_work, result) = tokio::task::spawn_blocking(move || {
+        let result = at_work.append(&lines);
+        (at_work, result)
+    })
+    .await
+    .map_err(io::Error::other)?;
+    *index = at_work;
+    result
+}
+
 /// Writes one file and renames it into place; the directories in `changed` are still to be
-/// synced. The name is relative to `root`.
+/// synced.
 async fn write(
     root: &Path,
     leased: &Leased,
+    place: &Place,
     changed: &mut BTreeSet<PathBuf>,
-) -> Result<String, WriteError> {
-    let envelope = &leased.envelope;
-    let (study, file) = names(envelope);
-    let partial = root.join(PARTIAL).join(format!("{file}.part"));
-    let directory = root.join(&study);
-    if let Err(e) = write_partial(&partial, leased).await {
+) -> Result<(), WriteError> {
+    let partial = root.join(PARTIAL).join(format!("{}.part", place.file));
+    if let Err(e) = write_partial(&partial, leased, place.part10).await {
         let _ = fs::remove_file(&partial).await;
         return Err(e);
     }
-    if make(&directory).await? {
-        changed.insert(root.to_owned());
+    let mut directory = root.to_owned();
+    for name in &place.directories {
+        let within = directory.clone();
+        directory.push(name);
+        if make(&directory).await? {
+            changed.insert(within);
+        }
     }
-    fs::rename(&partial, directory.join(&file)).await?;
+    fs::rename(&partial, directory.join(&place.file)).await?;
     changed.insert(directory);
-    Ok(format!("{study}/{file}"))
+    Ok(())
 }
 
 /// Makes a directory; false when it was there.
@@ -147,9 +198,11 @@ async fn make(directory: &Path) -> io::Result<bool> {
     }
 }
 
-async fn write_partial(path: &Path, leased: &Leased) -> Result<(), WriteError> {
+async fn write_partial(path: &Path, leased: &Leased, part10: bool) -> Result<(), WriteError> {
     let mut file = File::create(path).await?;
-    file.write_all(&part10::front(&leased.envelope)).await?;
+    if part10 {
+        file.write_all(&part10::front(&leased.envelope)).await?;
+    }
     let mut reader = leased.body.reader(0);
     let mut length = 0;
     while let Some(chunk) = reader.next(CHUNK_LENGTH).await? {
@@ -165,10 +218,48 @@ async fn write_partial(path: &Path, leased: &Leased) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// The directory and the file name of an image.
-fn names(envelope: &Envelope) -> (String, String) {
-    let digest = envelope.identity.sha256.to_string();
-    (format!("{:016x}", envelope.study_key().0), format!("{}.dcm", &digest[..32]))
+/// Where a piece of cargo is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// From the destination's folder on.
+    directories: Vec<String>,
+    file: String,
+    /// Whether the front of a DICOM file stands before the body.
+    part10: bool,
+}
+
+impl Place {
+    /// Of an image or a report; else why it cannot be written, for the operator.
+    fn of(envelope: &Envelope) -> Result<Self, String> {
+        let report = envelope.kind == CargoKind::Report;
+        let (extension, part10) = match report && envelope.sop_class.is_empty() {
+            true => (extension(envelope)?, false),
+            false => match unfit(envelope) {
+                Some(reason) => return Err(reason),
+                None => ("dcm", true),
+            },
+        };
+        let study = format!("{:016x}", envelope.study_key().0);
+        let digest = envelope.identity.sha256.to_string();
+        let file = format!("{}.{extension}", &digest[..32]);
+        let above = report.then(|| REPORTS.to_owned());
+        Ok(Self { directories: above.into_iter().chain([study]).collect(), file, part10 })
+    }
+
+    /// Relative to the destination's folder.
+    fn name(&self) -> String {
+        format!("{}/{}", self.directories.join("/"), self.file)
+    }
+}
+
+/// How the name of a report's file ends.
+fn extension(envelope: &Envelope) -> Result<&'static str, String> {
+    let key = envelope.identity.key.strip_prefix(FILE_KEY);
+    let end = key.and_then(|key| key.rsplit_once('.')).map(|(_, end)| end);
+    EXTENSIONS.into_iter().find(|known| end == Some(known)).ok_or_else(|| {
+        "a report that is neither a pdf, txt or xml file nor a DICOM document cannot go to a folder"
+            .into()
+    })
 }
 
 #[cfg(test)]
@@ -206,10 +297,26 @@ mod tests {
 
     #[test]
     fn names_are_hexadecimal_whatever_the_peer_called_its_objects() {
-        let (study, file) = names(&envelope("../../../x", "1.2"));
-        assert!(study.len() == 16 && study.bytes().all(|b| b.is_ascii_hexdigit()), "{study}");
-        let digits = file.strip_suffix(".dcm").unwrap();
-        assert!(digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{file}");
+        let hexadecimal = |s: &str, n| s.len() == n && s.bytes().all(|b| b.is_ascii_hexdigit());
+        let name = Place::of(&envelope("../../../x", "1.2")).unwrap().name();
+        let (study, file) = name.split_once('/').unwrap();
+        assert!(hexadecimal(study, 16), "{study}");
+        assert!(hexadecimal(file.strip_suffix(".dcm").unwrap(), 32), "{file}");
+        let report = |key, class| Envelope { kind: CargoKind::Report, ..envelope(key, class) };
+        for (key, class, end) in
+            [("file-../../x.pdf", "", ".pdf"), ("file-1.txt", "", ".txt"), ("1.2", "1.3", ".dcm")]
+        {
+            let name = Place::of(&report(key, class)).unwrap().name();
+            let (study, file) =
+                name.strip_prefix("reports/").and_then(|n| n.split_once('/')).unwrap();
+            assert!(hexadecimal(study, 16), "{study}");
+            assert!(hexadecimal(file.strip_suffix(end).unwrap(), 32), "{file}");
+        }
+        for key in ["file-1.sh", "file-1.PDF", "file-pdf", "message-1", "1.pdf", "file-1.pdf/../x"]
+        {
+            let reason = Place::of(&report(key, "")).unwrap_err();
+            assert!(reason.contains("cannot go to a folder"), "{reason}");
+        }
     }
 
     #[test]

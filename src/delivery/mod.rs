@@ -1,4 +1,4 @@
-//! Hands cargo to its last destination: a DICOM application entity by C-STORE, a receiver of HL7 over
+//! Hands cargo, images and reports, to its last destination: a DICOM application entity by C-STORE, a receiver of HL7 over
 //! MLLP, or a folder.
 //!
 //! Promise: an object is receipted only by the destination's own *yes* to it (a C-STORE-RSP of
@@ -274,12 +274,17 @@ async fn supervise(
     }
 }
 
-/// Why cargo cannot go to a DICOM or folder destination at all, in words for the operator.
+/// Why cargo cannot be stored as a DICOM instance at all, in words for the operator.
 fn unfit(envelope: &Envelope) -> Option<String> {
     let key = &envelope.identity.key;
-    if envelope.kind != CargoKind::Image {
+    // A report with a SOP class is a DICOM document: structured, or one that encapsulates a file.
+    let document = envelope.kind == CargoKind::Report && !envelope.sop_class.is_empty();
+    if envelope.kind != CargoKind::Image && !document {
         let kind = envelope.kind;
-        Some(format!("a {kind} cannot go to a dicom or folder destination: they take images only"))
+        Some(format!(
+            "a {kind} cannot go to a dicom or folder destination: they take images and reports that \
+             are DICOM documents; a folder takes files of reports, too"
+        ))
     } else if !is_uid(&envelope.sop_class) {
         Some("its SOP Class UID is no UID".into())
     } else if !is_uid(&envelope.transfer_syntax) {

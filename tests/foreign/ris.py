@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import hashlib
 import json
 import ssl
 
@@ -22,6 +23,12 @@ def options():
     )
     parser.add_argument("--text", default="", help="MSA-3")
     parser.add_argument("--error", default="", help="ERR-2 and ERR-3, with | between them")
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help="takes messages of up to 64 MiB, and reports their SHA-256 in the place of their bytes "
+        "and fields",
+    )
     parser.add_argument("--tls", nargs=3, metavar=("CERTIFICATE", "KEY", "CLIENTS"))
     return parser.parse_args()
 
@@ -73,6 +80,9 @@ class Ris:
                 "answer": word,
                 "connection": connection,
             }
+            if self.args.large:
+                told["fields"] = {}
+                told["hex"] = hashlib.sha256(block).hexdigest()
             print(json.dumps(told), flush=True)
             if word == "close":
                 break
@@ -98,7 +108,8 @@ async def main():
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_cert_chain(certificate, key)
     ris = Ris(args)
-    server = await start_hl7_server(ris.serve, "127.0.0.1", args.port, ssl=context)
+    limit = (64 if args.large else 1) << 20
+    server = await start_hl7_server(ris.serve, "127.0.0.1", args.port, ssl=context, limit=limit)
     print(f"listening {args.port}", flush=True)
     async with server:
         await server.serve_forever()

@@ -4,6 +4,8 @@
 //! Needs `storescp` on the path, and a Python that has `tests/foreign/requirements.txt`: the one
 //! that `HIKYAKU_TEST_PYTHON` names, else that of `tests/run`.
 
+mod reports;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use hikyaku::cargo::{
 };
 use hikyaku::clock;
 use hikyaku::custody::state::StateName;
-use hikyaku::custody::{Config, Custody, Draft, DutyStatus, Filter};
+use hikyaku::custody::{CargoId, Config, Custody, Draft, DutyStatus, Filter};
 use hikyaku::delivery::{
     self, DESTINATION_BACKOFF, Delivery, Destination, DicomTarget, REENCODE_LENGTH_MAX, Reencode,
     Target, Timeouts,
@@ -151,9 +153,12 @@ impl Site {
     }
 
     async fn take(&self, kind: CargoKind, sample: &Sample) {
-        let mut assembly = self.custody.assemble();
-        assembly.push(&sample.data).await.unwrap();
-        let envelope = Envelope {
+        let cargo = self.keep(self.envelope(kind, sample), &sample.data).await;
+        self.owe(cargo).await;
+    }
+
+    fn envelope(&self, kind: CargoKind, sample: &Sample) -> Envelope {
+        Envelope {
             kind,
             identity: Identity {
                 origin: self.custody.node().clone(),
@@ -173,11 +178,21 @@ impl Site {
             accession: String::new(),
             patient_id: String::new(),
             flags: vec![],
-        };
+        }
+    }
+
+    /// Into custody, owed to nobody.
+    async fn keep(&self, envelope: Envelope, body: &[u8]) -> CargoId {
+        let mut assembly = self.custody.assemble();
+        assembly.push(body).await.unwrap();
+        let draft = Draft { envelope, body: assembly.finish(), assignments: vec![] };
+        self.custody.take(draft).await.unwrap().cargo()
+    }
+
+    async fn owe(&self, cargo: CargoId) {
         let assignment =
             Assignment { destination: destination(), urgency: Urgency::Routine, hold: None };
-        let draft = Draft { envelope, body: assembly.finish(), assignments: vec![assignment] };
-        self.custody.take(draft).await.unwrap();
+        assert!(self.custody.assign(cargo, vec![assignment]).await);
     }
 
     async fn take_all(&self, samples: &[Sample]) {
