@@ -47,7 +47,7 @@ impl Config {
             node: self.node.name.clone(),
             peers: self.peers().into_keys().collect(),
             zone: orders.zone.clone(),
-            homes: Default::default(),
+            homes: self.homes(),
             signing: reports.signing.clone(),
             ladder: reports.ladder.clone(),
             promises: reports.promises.clone(),
