@@ -97,6 +97,15 @@ fn restart_reason(key: &str, configs: [&Config; 2]) -> Option<&'static str> {
     if configs.iter().flat_map(|config| &config.destinations).any(of_node) {
         return (!key.ends_with(".quota")).then_some("its tunnel is being dialled or awaited");
     }
+    let of_home = |destination: &Destination| {
+        let rest = key.strip_prefix(&format!("destination.{}.report", destination.name));
+        rest.is_some_and(|rest| {
+            ["s", "_pages", "_preliminary"].contains(&rest) || rest.starts_with('.')
+        })
+    };
+    if configs.iter().flat_map(|config| &config.destinations).any(of_home) {
+        return Some("whoever keeps reports was told it at the start");
+    }
     if APPLIED.iter().any(|prefix| has_prefix(key, prefix)) {
         return None;
     }

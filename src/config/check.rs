@@ -9,6 +9,7 @@ use crate::routing::{Field, RULES_MAX};
 use crate::tunnel::receipt::stands_in_certificates;
 
 use super::hl7_destination;
+use super::homes;
 use super::read::Document;
 use super::sections::*;
 use super::source::Source;
@@ -228,10 +229,13 @@ fn check_destinations(source: &mut Source<'_>, document: &Document) {
             DestinationKind::Folder { backoff, .. } => check_backoff(source, &key, *backoff),
             DestinationKind::Hl7(hl7) => {
                 check_backoff(source, &key, hl7.backoff);
-                hl7_destination::check(source, &key, document);
+                hl7_destination::check(source, &key, destination, document);
             }
         }
-        if !document.routes.iter().any(|(_, rule)| rule.to.contains(&destination.name)) {
+        homes::check(source, &key, destination, document);
+        let is_named = document.routes.iter().any(|(_, rule)| rule.to.contains(&destination.name));
+        // Reports go home without a route.
+        if !is_named && destination.home.is_none() {
             let what = format!("no route leads to {}", destination.name);
             source.warning(&format!("{key}.name"), what, "add a [[route]], or remove it");
         }

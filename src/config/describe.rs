@@ -6,7 +6,7 @@ use crate::delivery::Reencode;
 use crate::routing::{Condition, Rule};
 
 use super::value::{show_duration as time, show_size as size};
-use super::*;
+use super::{homes, *};
 
 /// A description for `check-config`: who listens where and for whom, what goes where, and the
 /// limits. Lines of text, each section with a heading.
@@ -261,6 +261,9 @@ fn write_destination(out: &mut String, destination: &Destination) -> fmt::Result
                 write!(out, ", native syntaxes re-encoded if need be")?;
             }
         }
+    }
+    if let Some(home) = &destination.home {
+        write!(out, "; {}", homes::describe(home))?;
     }
     match destination.quota {
         Some(quota) => writeln!(out, "; at most {quota} of the spool"),

@@ -21,8 +21,9 @@ const EVERY_SECTION: &str = "
     dicom = { tls = {}, allow = [{}], limits = {} }
     spool = {}
     tunnel = { peers = [{}], limits = {} }
-    destination = [{ kind = 'node' }, { kind = 'dicom', tls = {}, timeouts = {} },
-        { kind = 'folder' }, { kind = 'hl7', tls = {}, timeouts = {} }]
+    destination = [{ kind = 'node' }, { kind = 'dicom', tls = {}, timeouts = {}, report = {} },
+        { kind = 'folder', report = {} },
+        { kind = 'hl7', tls = {}, timeouts = {}, report = { fields = {} } }]
     route = [{ when = { attributes = {} } }]
     orders = { hl7 = { tls = {}, fields = {}, limits = {} }, commitment = { report_to = [{}] },
         source = [{ tls = {}, timeouts = {} }], priors = [{ when = {} }],

@@ -8,6 +8,7 @@ use crate::delivery::backoff::Backoff;
 use crate::delivery::{Hl7Target, Hl7Timeouts};
 use crate::hl7::charset::Charset;
 use crate::hl7::order::OrderType;
+use crate::hl7::report::ReportDialect;
 use crate::orders::registrar::{Receiver, Receivers};
 
 use super::Config;
@@ -87,8 +88,14 @@ pub(super) fn names(destinations: &[Destination]) -> BTreeSet<DestinationName> {
 }
 
 /// Reports what does not fit together.
-pub(super) fn check(source: &mut Source<'_>, key: &str, document: &Document) {
-    if document.orders.is_none() && !source.has_key("orders") {
+pub(super) fn check(
+    source: &mut Source<'_>,
+    key: &str,
+    destination: &Destination,
+    document: &Document,
+) {
+    // Reports need orders, too; what takes them says so itself.
+    if destination.home.is_none() && document.orders.is_none() && !source.has_key("orders") {
         source.problem(
             key,
             "of kind hl7 takes orders, but this node keeps none",
@@ -103,6 +110,13 @@ impl Hl7Destination {
         let HostPort { host, port } = self.address.clone();
         let tls = self.tls.as_ref().map(|tls| client(tls, &host)).transpose()?;
         Ok(Hl7Target { host, port, tls, charset: self.charset, timeouts: self.timeouts })
+    }
+
+    /// What all messages to it have in common.
+    pub(super) fn address(&self, node: &str, dialect: &mut ReportDialect) {
+        let Receiver { from, to, processing_id, charset, .. } = self.receiver(node);
+        (dialect.from, dialect.to) = (from, to);
+        (dialect.processing_id, dialect.charset) = (processing_id, charset);
     }
 
     /// In plain words, for `check-config`.

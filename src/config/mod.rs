@@ -14,6 +14,7 @@ mod commitment;
 mod describe;
 mod files;
 mod hl7_destination;
+mod homes;
 mod notices;
 mod orders;
 mod problem;

@@ -17,6 +17,7 @@ use crate::tunnel;
 
 use super::api::{self, ApiSection};
 use super::hl7_destination;
+use super::homes;
 use super::orders::{self, OrdersSection};
 use super::reader::{Section, keys_of};
 use super::reports::{self, ReportsSection};
@@ -245,19 +246,21 @@ fn destination(
     let Some(kind) = s.need("kind", word(words)) else {
         // Which keys belong here is unknown without the kind: take those of every kind for known.
         drop((node_kind(s), dicom_kind(s, own), folder_kind(s), hl7_destination::kind(s)));
+        homes::every(s);
         return (name, None);
     };
     s.belong_to(&keys_of(node_kind), "kind = \"node\"");
     s.belong_to(&keys_of(|s| dicom_kind(s, own)), "kind = \"dicom\"");
     s.belong_to(&keys_of(folder_kind), "kind = \"folder\"");
     s.belong_to(&keys_of(hl7_destination::kind), "kind = \"hl7\"");
-    let kind = match kind {
-        Kind::Node => node_kind(s),
-        Kind::Dicom => dicom_kind(s, own),
-        Kind::Folder => folder_kind(s),
-        Kind::Hl7 => hl7_destination::kind(s),
+    s.belong_to(&keys_of(homes::folder), "a destination of kind hl7, dicom or folder");
+    let (home, kind) = match kind {
+        Kind::Node => (None, node_kind(s)),
+        Kind::Dicom => (homes::dicom(s), dicom_kind(s, own)),
+        Kind::Folder => (homes::folder(s), folder_kind(s)),
+        Kind::Hl7 => (homes::hl7(s), hl7_destination::kind(s)),
     };
-    let read = name.clone().zip(kind).map(|(name, kind)| Destination { name, quota, kind });
+    let read = name.clone().zip(kind).map(|(name, kind)| Destination { name, quota, home, kind });
     (name, read)
 }
 

@@ -204,7 +204,7 @@ impl Config {
             node: self.node.name.clone(),
             peers: self.peers().into_keys().collect(),
             zone: orders.zone.clone(),
-            homes: Default::default(),
+            homes: self.homes(),
             notices: orders.notices.iter().map(|(_, n)| n.rule.clone()).collect(),
             signing: reports.signing.clone(),
             ladder: reports.ladder.clone(),

@@ -12,6 +12,7 @@ use crate::delivery::backoff::Backoff;
 use crate::delivery::{Reencode, Timeouts};
 use crate::dicom::AeTitle;
 use crate::intake::{self, Network};
+use crate::reports::make::Home;
 use crate::tunnel;
 
 use super::hl7_destination::Hl7Destination;
@@ -179,6 +180,9 @@ pub struct Destination {
     pub name: DestinationName,
     /// Most that cargo owed to it may occupy in the spool.
     pub quota: Option<Share>,
+    /// How it takes reports; `None`: it takes none. Of kind hl7 without what all messages to it
+    /// have in common: [`Config::homes`](super::Config::homes) has it.
+    pub home: Option<Home>,
     /// What it is and how it is reached.
     pub kind: DestinationKind,
 }

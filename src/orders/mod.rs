@@ -24,6 +24,7 @@ pub mod correction;
 pub mod evidence;
 pub mod history;
 pub mod identifier;
+pub mod in_hl7;
 pub mod instance;
 pub mod judge;
 pub mod letter;

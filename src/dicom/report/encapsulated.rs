@@ -86,7 +86,8 @@ impl NewDocument<'_> {
         // It names the patient on its pages.
         head.put(DataElement::new(tags::BURNED_IN_ANNOTATION, VR::CS, "YES"));
         head.put(DataElement::new(tags::ACQUISITION_DATE_TIME, VR::DT, ""));
-        head.put(DataElement::new(tags::DOCUMENT_TITLE, VR::ST, self.title.meaning.as_str()));
+        let name = if self.name.is_empty() { &*self.title.meaning } else { self.name };
+        head.put(DataElement::new(tags::DOCUMENT_TITLE, VR::ST, name));
         let concept = if self.title.value.is_empty() { &Code::default() } else { &self.title };
         let concept = if concept.is_empty() { vec![] } else { vec![code(concept)] };
         head.put(sequence(tags::CONCEPT_NAME_CODE_SEQUENCE, concept));

@@ -192,6 +192,11 @@ impl Observation {
         self.suffix == "ADT"
     }
 
+    /// Whether it stands and is told in the text of the report.
+    pub fn is_told(&self) -> bool {
+        self.stands() && (self.is_text() || !self.value.shown(&self.units).is_empty())
+    }
+
     /// Whether its value is text for people; an empty one is an empty line.
     fn is_text(&self) -> bool {
         matches!(self.value, Value::Text(_))
@@ -233,33 +238,35 @@ impl Report {
     /// are several; values with their units; pointers as they stand; remarks last. Documents and
     /// what does not stand any more are left out.
     pub fn text(&self) -> String {
-        let shown: Vec<&Observation> = self
-            .observations
-            .iter()
-            .filter(|o| o.stands() && (o.is_text() || !o.value.shown(&o.units).is_empty()))
-            .collect();
+        let texts: Vec<String> = self.paragraphs().into_iter().map(|(_, text)| text).collect();
+        texts.join("\n")
+    }
+
+    /// The paragraphs of [`text`](Self::text), each with the first of its observations; remarks
+    /// on the report have none.
+    pub fn paragraphs(&self) -> Vec<(Option<&Observation>, String)> {
+        let shown: Vec<&Observation> = self.observations.iter().filter(|o| o.is_told()).collect();
         let same = |a: &Observation, b: &Observation| {
             (&a.code, &a.suffix) == (&b.code, &b.suffix) && a.is_text() && b.is_text()
         };
         let alone = shown.windows(2).all(|two| same(two[0], two[1]));
-        let mut paragraphs: Vec<String> = Vec::new();
+        let mut paragraphs: Vec<(Option<&Observation>, String)> = Vec::new();
         for run in shown.chunk_by(|a, b| same(a, b)) {
             let heading = run[0].heading();
             let lines: Vec<String> = run.iter().map(|o| o.value.shown(&o.units)).collect();
             let text = lines.join("\n");
-            paragraphs.push(
-                match (alone && run[0].is_text() && !run[0].is_addendum(), &*heading) {
-                    (true, _) | (_, "") => text,
-                    (_, heading) if run[0].is_text() => format!("{heading}\n{text}"),
-                    (_, heading) => format!("{heading}: {text}"),
-                },
-            );
+            let told = match (alone && run[0].is_text() && !run[0].is_addendum(), &*heading) {
+                (true, _) | (_, "") => text,
+                (_, heading) if run[0].is_text() => format!("{heading}\n{text}"),
+                (_, heading) => format!("{heading}: {text}"),
+            };
+            paragraphs.push((Some(run[0]), told));
             let notes = run.iter().flat_map(|o| &o.notes);
-            paragraphs.extend(notes.cloned());
+            paragraphs.extend(notes.map(|note| (Some(run[0]), note.clone())));
         }
-        paragraphs.extend(self.notes.iter().cloned());
-        paragraphs.retain(|p| !p.trim().is_empty());
-        paragraphs.join("\n")
+        paragraphs.extend(self.notes.iter().map(|note| (None, note.clone())));
+        paragraphs.retain(|(_, text)| !text.trim().is_empty());
+        paragraphs
     }
 
     /// The documents it brings (OBX-2 ED) that stand.

@@ -86,6 +86,7 @@ use crate::custody::register::{Book, EnterError};
 use crate::custody::{CargoId, Custody, Follower};
 use crate::hl7::inbound::Rules as Hl7Rules;
 use crate::metrics::Metrics;
+use crate::orders::in_hl7::time as hl7_time;
 use crate::orders::judge::Rules;
 use crate::orders::merges::Merges;
 use crate::orders::notice::Rule;
@@ -493,10 +494,4 @@ impl Registrar {
         set(&m.withdrawn_studies, counts.withdrawn);
         m.oldest_short.set(counts.oldest_short_seconds as f64);
     }
-}
-
-/// How HL7 writes a point in time.
-fn hl7_time(at: Timestamp, zone: &TimeZone) -> String {
-    let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or_default();
-    at.to_zoned(zone.clone()).strftime("%Y%m%d%H%M%S%z").to_string()
 }

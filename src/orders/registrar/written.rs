@@ -16,12 +16,12 @@ use crate::cargo::{NodeName, Sha256, Urgency};
 use crate::clock::Timestamp;
 use crate::hl7::charset::Charset;
 use crate::hl7::datatype::{Authority as Hl7Authority, Coded, Identifier as Hl7Identifier};
-use crate::hl7::datatype::{Name, PatientIdentifier, Person};
 use crate::hl7::message::REPETITIONS_MAX;
 use crate::hl7::order::{Order as Hl7Order, OrderMessage, OrderType, Priority, Sending, Step};
-use crate::hl7::patient::{Allergy, Patient as Hl7Patient, Visit};
+use crate::hl7::patient::{Allergy, Visit};
 use crate::hl7::time::TimeStamp;
-use crate::orders::identifier::{Authority, Identifier, Patient, representation};
+use crate::orders::identifier::{Authority, Identifier};
+use crate::orders::in_hl7::{authority, patient, person};
 use crate::orders::order::{Code, Content, Order, OrderState, Procedure};
 
 /// What OBR-4, which must say something, says of an order of which nobody said what is to be done.
@@ -31,7 +31,7 @@ const UNNAMED: &str = "imaging";
 pub(super) fn message(order: &Order, control: &str, zone: &TimeZone) -> OrderMessage {
     let order = &order.with_parts();
     let c = &order.content;
-    let mut patient = patient(&c.patient, &order.key.origin);
+    let mut patient = patient(&c.patient, |id| issuer(id, &order.key.origin));
     let allergy = |line| Allergy { code: text(line), ..Allergy::default() };
     patient.allergies = lines(&c.clinical.allergies).map(allergy).collect();
     // Whether in or out of the hospital is not known here, and the field must say something.
@@ -182,14 +182,6 @@ fn coded(code: &Code, modality: &str) -> Coded {
     }
 }
 
-fn authority(authority: &Authority) -> Hl7Authority {
-    let Authority { namespace, universal } = authority.clone();
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let is_oid = universal.contains('.') && universal.split('.').all(digits);
-    let universal_id_type = if is_oid { "ISO".to_owned() } else { String::new() };
-    Hl7Authority { namespace, universal_id: universal, universal_id_type }
-}
-
 /// Who gave a number: who is named, else the node that took the order first.
 fn issuer(id: &Identifier, origin: &NodeName) -> Hl7Authority {
     match id.authority == Authority::default() {
@@ -200,40 +192,6 @@ fn issuer(id: &Identifier, origin: &NodeName) -> Hl7Authority {
 
 fn identifier(id: &Identifier, origin: &NodeName) -> Hl7Identifier {
     Hl7Identifier { id: id.id.clone(), issuer: issuer(id, origin) }
-}
-
-fn patient(patient: &Patient, origin: &NodeName) -> Hl7Patient {
-    let id = |id: &Identifier| PatientIdentifier {
-        id: id.id.clone(),
-        authority: issuer(id, origin),
-        type_code: String::new(),
-    };
-    Hl7Patient {
-        identifiers: patient.ids.iter().map(id).collect(),
-        // DICOM may have written all representations as one.
-        names: patient.names.iter().flat_map(|n| n.split('=')).filter_map(name).collect(),
-        birth_date: TimeStamp::new(&patient.birth_date),
-        sex: patient.sex.clone(),
-        ..Hl7Patient::default()
-    }
-}
-
-/// Prefix and suffix have changed places since DICOM.
-fn name(name: &str) -> Option<Name> {
-    let mut parts = name.splitn(5, '^').map(str::to_owned);
-    let mut next = || parts.next().unwrap_or_default();
-    let [family, given, middle, prefix, suffix] = [(); 5].map(|()| next());
-    let representation = representation(name).to_owned();
-    let type_code = "L".to_owned();
-    let written = !name.trim_matches(['^', ' ']).is_empty();
-    written.then_some(Name { family, given, middle, prefix, suffix, type_code, representation })
-}
-
-/// A person by name; one of whom only a number is known is called by it.
-fn person(known_as: &str) -> Option<Person> {
-    // Of several representations the first is enough to know whom to ask.
-    let name = name(known_as.split('=').next()?)?;
-    Some(Person { name, ..Person::default() })
 }
 
 fn text(text: &str) -> Coded {

@@ -4,6 +4,7 @@ use proptest::sample::select;
 use super::super::message::askings;
 use super::*;
 use crate::hl7::inbound::{Content as Said, Inbound, Rules};
+use crate::orders::identifier::Patient;
 use crate::orders::order::{Clinical, OrderKey};
 
 fn zone() -> TimeZone {
