@@ -23,7 +23,7 @@ pub enum Change {
 }
 
 /// Keys that a running node takes over, by prefix; `*` stands for a name.
-const APPLIED: [&str; 26] = [
+const APPLIED: [&str; 31] = [
     "api.client",
     "api.limits",
     "api.tls",
@@ -45,6 +45,11 @@ const APPLIED: [&str; 26] = [
     "orders.expected",
     "orders.hold_patient_mismatch",
     "orders.hl7.tls",
+    "reports.dicom",
+    "reports.hl7.tls",
+    "reports.issuer",
+    "reports.unstated",
+    "reports.unverified",
     "tunnel.certificate",
     "tunnel.key",
     "tunnel.trust",
@@ -53,7 +58,7 @@ const APPLIED: [&str; 26] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 16] = [
+const REASONS: [(&str, &str); 19] = [
     ("api.listen", "the listener is open"),
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
@@ -66,6 +71,9 @@ const REASONS: [(&str, &str); 16] = [
     ("orders.worklist", "the RIS is being asked"),
     ("orders.steps", "its receivers are being told"),
     ("orders", "whoever keeps orders was told it at the start"),
+    ("reports.hl7", "the listener is open"),
+    ("reports.folder", "it is being looked through"),
+    ("reports", "whoever keeps reports was told it at the start"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),
     ("tunnel.peers", "its connection is being dialled or awaited"),
@@ -73,7 +81,7 @@ const REASONS: [(&str, &str); 16] = [
 ];
 
 /// Whole sections that cannot come or go while the node runs.
-const SECTIONS: [&str; 5] = ["dicom", "tunnel", "orders", "api", "api.tls"];
+const SECTIONS: [&str; 6] = ["dicom", "tunnel", "orders", "reports", "api", "api.tls"];
 
 /// Whether `key` is `prefix`, or stands below it. Names may have dots, so `*` takes all it can.
 fn has_prefix(key: &str, prefix: &str) -> bool {
@@ -104,6 +112,7 @@ fn in_section_of_one(key: &str, old: &Config, new: &Config) -> bool {
     let has = |config: &Config, section: &str| match section {
         "dicom" => config.dicom.is_some(),
         "orders" => config.orders.is_some(),
+        "reports" => config.reports.is_some(),
         "api" => config.api.is_some(),
         "api.tls" => config.api.as_ref().is_some_and(|api| api.tls.is_some()),
         _ => config.tunnel.is_some(),

@@ -35,6 +35,10 @@ fn write(out: &mut String, config: &Config) -> fmt::Result {
     if let Some(orders) = &config.orders {
         write_orders(out, orders)?;
     }
+    if let Some(reports) = &config.reports {
+        writeln!(out, "reports")?;
+        reports.collect.describe(out)?;
+    }
     if let Some(api) = &config.api {
         write_api(out, api)?;
     }

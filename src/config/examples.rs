@@ -29,6 +29,7 @@ const EVERY_SECTION: &str = "
         worklist = [{ tls = {}, timeouts = {} }],
         notice = [{ webhook = {}, mail = {} }], mail = {},
         steps = { pass_on_to = [{ tls = {}, timeouts = {} }] } }
+    reports = { hl7 = { tls = {}, fields = {}, limits = {} }, dicom = {}, folder = [{}] }
     api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
+use super::collect::{self, CollectSection};
 use super::reader::Section;
 use super::value::*;
 use crate::reports::critical::{Flagging, Ladder};
@@ -26,6 +27,8 @@ pub struct ReportsSection {
     pub signing: Vec<Signing>,
     /// How long a system may go without a yes before people are told.
     pub alarm: Duration,
+    /// The ways in.
+    pub collect: CollectSection,
 }
 
 pub(super) fn section(s: &mut Section<'_, '_>) -> Option<ReportsSection> {
@@ -36,6 +39,7 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<ReportsSection> {
         promises: Promises::default(),
         signing: Vec::new(),
         alarm: s.or("alarm", "\"1h\"", duration),
+        collect: collect::section(s),
     })
 }
 

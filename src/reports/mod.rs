@@ -20,6 +20,7 @@ pub mod acks;
 pub mod arrive;
 pub mod collect;
 pub mod critical;
+pub mod folder;
 pub mod home;
 pub mod make;
 pub mod matching;

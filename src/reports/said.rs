@@ -217,6 +217,12 @@ impl SaidReport {
         Some(said)
     }
 
+    /// Whether it has no document of its own and is not cancelled: something is still to come.
+    pub fn is_bare(&self, rules: &ArriveRules) -> bool {
+        let has = [&self.text, &self.pdf, &self.cda].iter().any(|form| !form.trim().is_empty());
+        !has && status_of(&self.status, rules) != Some(Status::Cancelled)
+    }
+
     /// The report that it says, sent by `source` (who may be shown to people).
     pub fn report(self, rules: &ArriveRules, source: &str) -> Result<Report, Vec<Flaw>> {
         self.with_forms(rules, source, Vec::new())

@@ -484,5 +484,5 @@ impl Registrar {
 /// How HL7 writes a point in time.
 fn hl7_time(at: Timestamp, zone: &TimeZone) -> String {
     let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or_default();
-    at.to_zoned(zone.clone()).strftime("%Y%m%d%H%M%S%z").to_string()
+    crate::hl7::time::written(at, zone)
 }
