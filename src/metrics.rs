@@ -91,6 +91,9 @@ pub struct Metrics {
     pub hl7_refused: IntCounterVec,
     /// HL7 messages answered, by answer (`taken`, `again`, `refused`, `not-kept`).
     pub hl7_messages: IntCounterVec,
+    /// Reports that came in, by way (`hl7`, `dicom`, `folder`, `api`) and outcome (`taken`, `again`,
+    /// `refused`, `not-kept`).
+    pub reports_in: IntCounterVec,
     /// Connections of the API open now, `hikyaku_api_connections`.
     pub api_connections: IntGauge,
     /// Connections of the API turned away or broken off, by reason.
@@ -220,6 +223,11 @@ impl Metrics {
                 "hikyaku_hl7_messages_total",
                 "HL7 messages answered",
                 &["answer"],
+            ),
+            reports_in: b.counters(
+                "hikyaku_reports_in_total",
+                "Reports that came in",
+                &["way", "outcome"],
             ),
             api_connections: b.gauge("hikyaku_api_connections", "API connections open now"),
             api_refused: b.counters(

@@ -311,6 +311,11 @@ fn no_carried_report_makes_its_reader_fail() {
 }
 
 #[test]
+fn no_sidecar_and_no_name_of_a_file_makes_its_reader_fail() {
+    fuzz("said");
+}
+
+#[test]
 fn no_bytes_make_the_frame_decoder_fail() {
     fuzz("frame");
 }

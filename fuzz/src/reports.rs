@@ -14,6 +14,7 @@ use hikyaku::hl7::report::{ReportDialect, ReportMessage, ReportSending, TextAs};
 use hikyaku::reports::arrive::ArriveRules;
 use hikyaku::reports::matching::{Wanted, target_of};
 use hikyaku::reports::report::{Form, FormKind, Report};
+use hikyaku::reports::said::SaidReport;
 use hikyaku::reports::versions::{Arrival, Chain};
 
 use super::dicom::{part10, project};
@@ -72,6 +73,30 @@ pub(crate) fn report(data: &[u8]) {
     if let Ok(report) = Report::decode(data) {
         handled(&report);
     }
+}
+
+/// A sidecar or a call of the API; its first line as the name of a file.
+pub(crate) fn said(data: &[u8]) {
+    let rules = ArriveRules::default();
+    if let Ok(Ok(report)) = SaidReport::read(data).map(|said| said.report(&rules, "editor")) {
+        handled(&report);
+    }
+    let name = data.split(|b| *b == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+    let named = name.and_then(|name| SaidReport::of_name(name, &rules));
+    let forms = vec![Form::new(FormKind::Text, b"a".to_vec())];
+    if let Some(Ok(report)) = named.map(|said| said.with_forms(&rules, "editor", forms)) {
+        handled(&report);
+    }
+}
+
+pub(crate) fn saidings() -> Vec<Vec<u8>> {
+    let whole = r#"{"accession": "A1", "study": "1.2.3", "placer": "P1", "filler": "F1",
+        "patient": {"id": "4711", "issuer": "E", "name": "A^B=\u5c71", "birth_date": "1950-01-01"},
+        "status": "addendum", "document": "7.2", "replaces": ["7.1"], "title": "CT", "critical": true,
+        "author": "A^B", "signed_by": [{"name": "C^D", "id": "R1", "at": "20261128"}, "E"],
+        "written_at": "2026-11-28T10:15:00+09:00", "text": "x", "pdf": "JVBERi0xLjc="}"#;
+    let small = r#"{"study": "1.2", "status": "X"}"#;
+    [whole, small, "A1_F\n", "1.2.3.4_final\n"].map(|s| s.as_bytes().to_vec()).to_vec()
 }
 
 pub(crate) fn messages() -> Vec<Vec<u8>> {

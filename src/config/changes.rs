@@ -23,7 +23,7 @@ pub enum Change {
 }
 
 /// Keys that a running node takes over, by prefix; `*` stands for a name.
-const APPLIED: [&str; 30] = [
+const APPLIED: [&str; 35] = [
     "api.client",
     "api.limits",
     "api.tls",
@@ -49,6 +49,11 @@ const APPLIED: [&str; 30] = [
     "reports.critical",
     "reports.promises",
     "reports.signing",
+    "reports.dicom",
+    "reports.hl7.tls",
+    "reports.issuer",
+    "reports.unstated",
+    "reports.unverified",
     "tunnel.certificate",
     "tunnel.key",
     "tunnel.trust",
@@ -57,7 +62,7 @@ const APPLIED: [&str; 30] = [
 ];
 
 /// Why another key has to wait, by prefix.
-const REASONS: [(&str, &str); 17] = [
+const REASONS: [(&str, &str); 19] = [
     ("api.listen", "the listener is open"),
     ("node.name", "all cargo in custody carries the name as its origin"),
     ("node.data", "spool and ledger are open there"),
@@ -70,6 +75,8 @@ const REASONS: [(&str, &str); 17] = [
     ("orders.worklist", "the RIS is being asked"),
     ("orders.steps", "its receivers are being told"),
     ("orders", "whoever keeps orders was told it at the start"),
+    ("reports.hl7", "the listener is open"),
+    ("reports.folder", "it is being looked through"),
     ("reports", "whoever keeps reports was told it at the start"),
     ("tunnel.listen", "the socket is open, and every tunnel stands on it"),
     ("tunnel.limits", "both sides agree on them when a connection begins"),

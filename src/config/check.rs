@@ -22,6 +22,7 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     check_listeners(source, document);
     super::orders::check(source, document);
     super::reports::check(source, document);
+    super::collect::check(source, document);
     super::api::check(source, document);
     check_spool(source, &document.spool);
     if let Some(tunnel) = &document.tunnel {
@@ -90,11 +91,14 @@ fn is_everything(network: Network) -> bool {
 fn check_listeners(source: &mut Source<'_>, document: &Document) {
     let dicom = document.dicom.as_ref();
     let hl7 = document.orders.as_ref().and_then(|orders| orders.hl7.as_ref());
+    let reports = document.reports.as_ref().and_then(|reports| reports.collect.hl7.as_ref());
     let tcp = [
         ("dicom.listen", dicom.and_then(|d| d.listen)),
         ("dicom.tls_listen", dicom.and_then(|d| d.tls_listen)),
         ("orders.hl7.listen", hl7.and_then(|h| h.listen)),
         ("orders.hl7.tls_listen", hl7.and_then(|h| h.tls_listen)),
+        ("reports.hl7.listen", reports.and_then(|h| h.listen)),
+        ("reports.hl7.tls_listen", reports.and_then(|h| h.tls_listen)),
         ("api.listen", document.api.as_ref().map(|api| api.listen)),
         ("ops.listen", Some(document.ops.listen)),
     ];

@@ -37,6 +37,7 @@ fn write(out: &mut String, config: &Config) -> fmt::Result {
     }
     if let Some(reports) = &config.reports {
         write_reports(out, reports)?;
+        reports.collect.describe(out)?;
     }
     if let Some(api) = &config.api {
         write_api(out, api)?;

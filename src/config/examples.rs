@@ -30,7 +30,8 @@ const EVERY_SECTION: &str = "
         worklist = [{ tls = {}, timeouts = {} }],
         notice = [{ webhook = {}, mail = {} }], mail = {},
         steps = { pass_on_to = [{ tls = {}, timeouts = {} }] } }
-    reports = { critical = { rung = [{}] }, promises = {}, signing = [{ allow = [{}] }] }
+    reports = { critical = { rung = [{}] }, promises = {}, signing = [{ allow = [{}] }],
+        hl7 = { tls = {}, fields = {}, limits = {} }, dicom = {}, folder = [{}] }
     api = { tls = {}, client = [{}], limits = {} }
     ops = {}
     drain = {}

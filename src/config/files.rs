@@ -50,12 +50,18 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document, now: Timestamp
             files.certificates("dicom.tls.trust", trust);
         }
     }
-    let hl7 = document.orders.as_ref().and_then(|orders| orders.hl7.as_ref());
-    if let Some(tls) = hl7.and_then(|hl7| hl7.tls.as_ref()) {
-        files.identity("orders.hl7.tls", &tls.certificate, &tls.key, None);
+    let orders = document.orders.as_ref().and_then(|orders| orders.hl7.as_ref());
+    let reports = document.reports.as_ref().and_then(|reports| reports.collect.hl7.as_ref());
+    for (key, hl7) in [("orders.hl7.tls", orders), ("reports.hl7.tls", reports)] {
+        let Some(tls) = hl7.and_then(|hl7| hl7.tls.as_ref()) else { continue };
+        files.identity(key, &tls.certificate, &tls.key, None);
         if let Some(trust) = &tls.trust {
-            files.certificates("orders.hl7.tls.trust", trust);
+            files.certificates(&format!("{key}.trust"), trust);
         }
+    }
+    for (position, folder) in document.reports.iter().flat_map(|r| &r.collect.folders) {
+        let key = format!("reports.folder[{position}].path");
+        check_folder(files.source, &key, &folder.path, false);
     }
     if let Some(api) = &document.api {
         files.api(api);

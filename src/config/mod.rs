@@ -10,6 +10,7 @@
 mod api;
 mod changes;
 mod check;
+mod collect;
 mod commitment;
 mod describe;
 mod files;
@@ -39,6 +40,7 @@ use crate::routing::Table;
 
 pub use api::{ApiClient, ApiError, ApiSection, ApiTls};
 pub use changes::{Change, changes, reloaded};
+pub use collect::{CollectSection, FolderSection};
 pub use describe::describe;
 pub use hl7_destination::Hl7Destination;
 pub use notices::{MailSection, NoticeSection, WebhookSection};

@@ -86,7 +86,7 @@ pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSe
     };
     let patient_issuer = s.maybe("patient_issuer", text).unwrap_or_default();
     let zone = s.maybe("time_zone", time_zone).unwrap_or_else(TimeZone::system);
-    let hl7 = s.maybe_table("hl7", hl7);
+    let hl7 = s.maybe_table("hl7", |s| hl7(s, &ORDERS));
     let commitment = s.table("commitment", commitment::section);
     let steps = s.table("steps", |s| steps::section(s, own));
     let (sources, priors) = sources::sections(s, own);
@@ -108,7 +108,24 @@ pub(super) fn section(s: &mut Section<'_, '_>, own: &AeTitle) -> Option<OrdersSe
     })
 }
 
-fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
+/// What differs between listeners for orders and for reports.
+pub(super) struct Brings {
+    /// Whether it is reports.
+    reports: bool,
+    /// Connections in all, and bytes of one message, by default.
+    defaults: (&'static str, &'static str),
+    /// Most bytes of one message that can be configured.
+    message_max: u64,
+}
+
+/// Orders are short.
+const ORDERS: Brings =
+    Brings { reports: false, defaults: ("32", "\"1 MiB\""), message_max: 16 << 20 };
+/// Reports bring documents, and a message stands in memory as a whole.
+pub(super) const REPORTS: Brings =
+    Brings { reports: true, defaults: ("8", "\"32 MiB\""), message_max: 128 << 20 };
+
+pub(super) fn hl7(s: &mut Section<'_, '_>, brings: &Brings) -> Option<Hl7Section> {
     let listen = s.maybe("listen", socket);
     let tls_listen = s.maybe("tls_listen", socket);
     let tls = s.maybe_table("tls", |s| {
@@ -123,28 +140,30 @@ fn hl7(s: &mut Section<'_, '_>) -> Option<Hl7Section> {
     };
     let default = Accepts::default();
     let processing_ids = s.one_or_list("processing_ids", text).unwrap_or(default.processing_ids);
-    let accepts = Accepts { processing_ids, ..default };
-    let fields = s.table("fields", fields);
-    let mllp = s.table("limits", |s| limits(s, allow));
+    let accepts =
+        Accepts { processing_ids, orders: !brings.reports, reports: brings.reports, ..default };
+    let fields = s.table("fields", |s| fields(s, brings));
+    let mllp = s.table("limits", |s| limits(s, allow, brings));
     let rules = inbound::Rules { charset, accepts, fields };
     Some(Hl7Section { listen, tls_listen, tls, rules, mllp })
 }
 
-fn fields(s: &mut Section<'_, '_>) -> OrderFields {
+fn fields(s: &mut Section<'_, '_>, brings: &Brings) -> OrderFields {
     let default = OrderFields::default();
-    OrderFields {
-        accession: s.one_or_list("accession", field).unwrap_or(default.accession),
-        study_uid: s.one_or_list("study_uid", field).unwrap_or(default.study_uid),
-        scheduled_at: s.one_or_list("scheduled_at", field).unwrap_or(default.scheduled_at),
-    }
+    let accession = s.one_or_list("accession", field).unwrap_or(default.accession);
+    let study_uid = s.one_or_list("study_uid", field).unwrap_or(default.study_uid);
+    // A report is scheduled for no time.
+    let scheduled = (!brings.reports).then(|| s.one_or_list("scheduled_at", field)).flatten();
+    OrderFields { accession, study_uid, scheduled_at: scheduled.unwrap_or(default.scheduled_at) }
 }
 
-fn limits(s: &mut Section<'_, '_>, allow: Vec<Network>) -> MllpConfig {
+fn limits(s: &mut Section<'_, '_>, allow: Vec<Network>, brings: &Brings) -> MllpConfig {
+    let (connections, message) = brings.defaults;
     MllpConfig {
         allow,
-        connections: s.or("connections", "32", count(1..=10_000)) as usize,
+        connections: s.or("connections", connections, count(1..=10_000)) as usize,
         connections_per_address: s.or("connections_per_address", "8", count(1..=10_000)) as usize,
-        message: usize::try_from(s.or("message", "\"1 MiB\"", size(4096..=16 << 20)))
+        message: usize::try_from(s.or("message", message, size(4096..=brings.message_max)))
             .unwrap_or(1 << 20),
         message_time: s.or("message_time", "\"60s\"", duration),
         idle: s.or("idle", "\"1d\"", duration),
@@ -240,19 +259,26 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     worklist::check(&orders.worklists, source);
     notices::check(orders, source);
     steps::check(&orders.steps, source);
-    let Some(hl7) = &orders.hl7 else { return };
-    if !source.has_key("orders.hl7.listen") && !source.has_key("orders.hl7.tls_listen") {
-        source.problem("orders.hl7", "has no listener", "write listen, tls_listen, or both");
+    if let Some(hl7) = &orders.hl7 {
+        check_hl7(source, "orders.hl7", hl7);
     }
-    if hl7.tls_listen.is_some() && !source.has_key("orders.hl7.tls") {
+}
+
+/// Reports what is wrong with the listeners for HL7 in section `key`.
+pub(super) fn check_hl7(source: &mut Source<'_>, key: &str, hl7: &Hl7Section) {
+    let [listen, tls_listen, tls] = ["listen", "tls_listen", "tls"].map(|k| format!("{key}.{k}"));
+    if !source.has_key(&listen) && !source.has_key(&tls_listen) {
+        source.problem(key, "has no listener", "write listen, tls_listen, or both");
+    }
+    if hl7.tls_listen.is_some() && !source.has_key(&tls) {
         source.problem(
-            "orders.hl7.tls_listen",
+            &tls_listen,
             "has no certificate",
             "write tls = { certificate = \"…\", key = \"…\" }",
         );
     }
     if hl7.tls.is_some() && hl7.tls_listen.is_none() {
-        source.warning("orders.hl7.tls", "is not used", "write tls_listen, or leave tls out");
+        source.warning(&tls, "is not used", "write tls_listen, or leave tls out");
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::Config;
+use super::collect::{self, CollectSection};
 use super::read::Document;
 use super::reader::Section;
 use super::source::Source;
@@ -37,6 +38,8 @@ pub struct ReportsSection {
     pub signing: Vec<Signing>,
     /// How long a system may go without a yes before people are told.
     pub alarm: Duration,
+    /// The ways in.
+    pub collect: CollectSection,
 }
 
 pub(super) fn section(s: &mut Section<'_, '_>) -> Option<ReportsSection> {
@@ -47,7 +50,8 @@ pub(super) fn section(s: &mut Section<'_, '_>) -> Option<ReportsSection> {
     let signing = s.tables("signing", signing);
     let (flagging, ladder) = critical;
     let signing = signing.into_iter().map(|(_, signing)| signing).collect();
-    Some(ReportsSection { keep, flagging, ladder, promises, signing, alarm })
+    let collect = collect::section(s);
+    Some(ReportsSection { keep, flagging, ladder, promises, signing, alarm, collect })
 }
 
 fn critical(s: &mut Section<'_, '_>) -> (Flagging, Ladder) {
@@ -130,11 +134,8 @@ fn promise(value: &DeValue<'_>) -> Result<Option<Duration>, Wrong> {
 /// Reports what does not fit together.
 pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     let Some(reports) = &document.reports else { return };
-    let Some(orders) = &document.orders else {
-        let advice = "add an [orders] section, if need be an empty one";
-        source.problem("reports", "cannot be placed without orders", advice);
-        return;
-    };
+    // That there are none is told with the ways in.
+    let Some(orders) = &document.orders else { return };
     let rules: BTreeSet<&str> =
         orders.notices.iter().map(|(_, section)| section.rule.name.as_str()).collect();
     let rungs = &reports.ladder.rungs;

@@ -13,6 +13,7 @@ use crate::cargo::{DestinationName, NodeName};
 use crate::custody::Follower;
 use crate::{custody, delivery, intake, tunnel};
 
+use super::orders::Hl7Section;
 use super::sections::*;
 use super::{Config, Share};
 
@@ -124,13 +125,14 @@ impl Config {
         }
     }
 
-    /// What the TLS listener for HL7 shows and asks for; reads the files.
+    /// What the TLS listener for orders by HL7 shows and asks for; reads the files.
     pub fn hl7_tls(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-        let hl7 = self.orders.as_ref().and_then(|orders| orders.hl7.as_ref());
-        match hl7.and_then(|hl7| hl7.tls.as_ref()) {
-            Some(tls) => server(tls).map(|config| Some(Arc::new(config))),
-            None => Ok(None),
-        }
+        mllp_tls(self.orders.as_ref().and_then(|orders| orders.hl7.as_ref()))
+    }
+
+    /// What the TLS listener for reports by HL7 shows and asks for; reads the files.
+    pub fn reports_tls(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+        mllp_tls(self.reports.as_ref().and_then(|reports| reports.collect.hl7.as_ref()))
     }
 
     /// What the tunnel is started with.
@@ -191,6 +193,13 @@ impl Config {
             Ok(Some(delivery::Destination { name: destination.name.clone(), target, backoff }))
         };
         self.destinations.iter().map(one).filter_map(Result::transpose).collect()
+    }
+}
+
+fn mllp_tls(hl7: Option<&Hl7Section>) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+    match hl7.and_then(|hl7| hl7.tls.as_ref()) {
+        Some(tls) => server(tls).map(|config| Some(Arc::new(config))),
+        None => Ok(None),
     }
 }
 

@@ -352,6 +352,25 @@ impl Assembled {
         }
     }
 
+    /// All its bytes, for what must be read as a whole. The caller bounds its length.
+    ///
+    /// # Errors
+    ///
+    /// [`AssembleError::Io`], or custody has stopped.
+    pub async fn bytes(&mut self, custody: &Custody) -> Result<Vec<u8>, AssembleError> {
+        self.settle(custody).await?;
+        let length = usize::try_from(self.len()).map_err(std::io::Error::other)?;
+        let path = match &self.store {
+            AssembledStore::Memory(bytes, _) => return Ok(bytes.clone()),
+            AssembledStore::File(file) => file.path.clone(),
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            File::open(path)?.read_exact_at(&mut bytes, LARGE_BODY_OFFSET).map(|()| bytes)
+        });
+        Ok(read.await.map_err(std::io::Error::other)??)
+    }
+
     /// The same body with changes. A body that is in a file is written a second time.
     ///
     /// # Errors

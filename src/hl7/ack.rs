@@ -114,6 +114,12 @@ impl Refusal {
         Self { verdict: Verdict::Reject, ..Self::error(location, condition, words) }
     }
 
+    /// A message that nobody can keep just now: its sender is to try again.
+    pub fn not_kept() -> Self {
+        let words = "it cannot be kept just now; send it again";
+        Self::reject(Location::segment("MSH", 1), Condition::ApplicationInternalError, words)
+    }
+
     /// Something missing that must be there.
     pub fn missing(location: Location) -> Self {
         let words = format!("{} is missing", named(&location));

@@ -93,13 +93,16 @@ pub struct Accepts {
     /// Versions (MSH-12), the first and the last, numbers after the first dot: `(3, 5)` is 2.3 to
     /// 2.5.1.
     pub versions: (u32, u32),
+    /// Whether orders and patients are taken: where reports come in, they are not.
+    pub orders: bool,
     /// Whether reports (ORU^R01) are taken: only where something keeps them.
     pub reports: bool,
 }
 
 impl Default for Accepts {
     fn default() -> Self {
-        Self { processing_ids: vec!["P".to_owned()], versions: (3, 5), reports: false }
+        let processing_ids = vec!["P".to_owned()];
+        Self { processing_ids, versions: (3, 5), orders: true, reports: false }
     }
 }
 
@@ -167,7 +170,8 @@ impl Header {
             return reject(9, Condition::RequiredFieldMissing, words);
         }
         let shown = |text: &str| text.chars().take(20).collect::<String>();
-        let mut types = TYPES.iter().filter(|(code, _)| accepts.reports || *code != REPORT);
+        let taken = |code: &str| if code == REPORT { accepts.reports } else { accepts.orders };
+        let mut types = TYPES.iter().filter(|(code, _)| taken(code));
         let Some((_, triggers)) = types.find(|(code, _)| *code == self.code) else {
             let words = format!("messages {} are not taken here", shown(&self.code));
             return reject(9, Condition::UnsupportedMessageType, words);
@@ -239,6 +243,9 @@ mod tests {
         };
         assert_eq!(check("ORU^R01"), Ok(()));
         assert_eq!(check("ORU^R30").unwrap_err().condition.code(), "201");
+        let only = Accepts { orders: false, ..accepts.clone() };
+        let order = header("MSH|^~\\&|A|B|C|D|2026||ORM^O01|1|P|2.5\r");
+        assert_eq!(order.check(&only).unwrap_err().condition.code(), "200");
     }
 
     #[test]

@@ -92,6 +92,21 @@ impl Inbound {
         self.header().map_or_else(|| vec![Stage::Application], |h| ack::wanted(&h, refused))
     }
 
+    /// All acknowledgements that it asks for, in their order: yes, unless it was refused here or is
+    /// by the caller (`more`). `at` as HL7 writes it; each gets a control ID of its own.
+    pub fn answers(
+        &self,
+        more: &[Refusal],
+        at: &str,
+        mut control_id: impl FnMut() -> String,
+    ) -> Vec<Vec<u8>> {
+        let answer = |stage| {
+            let control_id = control_id();
+            self.answer(stage, more, Stamp { control_id: &control_id, at })
+        };
+        self.wanted(more).into_iter().map(answer).collect()
+    }
+
     /// The answer in the character set of the message: yes, unless it was refused here or is by
     /// the caller (`more`).
     pub fn answer(&self, stage: Stage, more: &[Refusal], stamp: Stamp<'_>) -> Vec<u8> {

@@ -4,7 +4,7 @@
 //! means nothing (`Aug 15, 1942`) is kept and means nothing: an order does not fail for a date.
 
 use jiff::civil;
-use jiff::tz::Offset;
+use jiff::tz::{Offset, TimeZone};
 
 /// A point in time, as written and as understood.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,6 +63,11 @@ impl TimeStamp {
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
+}
+
+/// A moment as HL7 writes it, to the second, in `zone` and with its offset.
+pub fn written(at: jiff::Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%Y%m%d%H%M%S%z").to_string()
 }
 
 fn read(text: &str) -> Option<When> {

@@ -16,6 +16,7 @@
 //! | `message` | how fragments make command sets and data sets (PS3.7 6.3) |
 //! | `store` | one C-STORE: into custody, and the answer |
 //! | `correct` | what an order wants of an image, before custody takes it |
+//! | `report` | what of it is a report, for whoever collects those |
 //! | `perform` | one request of another service, and the answer |
 //! | `services` | what the other services ask of the rest of the node |
 //! | `connection` | one socket: reads, writes, timeouts |
@@ -42,6 +43,8 @@ pub mod mllp;
 pub mod negotiation;
 
 pub mod perform;
+
+pub mod report;
 
 pub mod services;
 

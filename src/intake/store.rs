@@ -11,6 +11,8 @@
 //! | 0122 | the command's SOP class is no storage class |
 //! | 0124 | the SOP class is refused by configuration |
 //!
+//! What a caller sends as a report is taken as one (`report`), with the same answers.
+//!
 //! Everything else that is odd about an object is kept as it is and flagged in its envelope. A
 //! refused data set is read to its end, because a sender listens only then, but not beyond
 //! [`DRAIN_LENGTH_MAX`].
@@ -31,6 +33,7 @@ use dicom_core::Tag;
 use super::access::Admitted;
 use super::correct::{Answer, take_corrected};
 use super::negotiation::{Context, is_storage};
+use super::report::{Reports, take_report};
 
 /// Most bytes of a refused data set that are read before the association is aborted: a little
 /// more than the largest object that a 32-bit pixel data length allows.
@@ -48,6 +51,11 @@ pub trait Router: Send + Sync + 'static {
     /// What the order of an image wants of it, where a route says `correct`. Must not take long.
     fn correct<'a>(&'a self, _: &'a Envelope, _: &'a Header) -> Answer<'a> {
         Box::pin(async { None })
+    }
+
+    /// Who collects what some callers send as reports; `None`: nobody does.
+    fn reports(&self) -> Option<&dyn Reports> {
+        None
     }
 }
 
@@ -223,7 +231,7 @@ async fn take(
     peer: &Admitted,
     request: &StoreRequest,
     context: &Context,
-    body: Assembled,
+    mut body: Assembled,
 ) -> Result<(Kept, Vec<Tag>), Because> {
     let complete = body.head().len() as u64 == body.len();
     let (header, flags) =
@@ -235,6 +243,12 @@ async fn take(
     };
     let parts = Parts { identity, length: body.len(), received_at: clock::wall() };
     let mut envelope = envelope(parts, peer, request, context, &header, flags);
+    if let Some(reports) = router.reports() {
+        let taken = take_report(custody, reports, &peer.calling, &mut envelope, &mut body).await?;
+        if let Some(kept) = taken {
+            return Ok((kept, Vec::new()));
+        }
+    }
     let assignments = router.assign(&envelope, &header);
     if let Some(most_urgent) = assignments.iter().map(|a| a.urgency).min() {
         envelope.urgency = most_urgent;

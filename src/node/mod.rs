@@ -6,6 +6,7 @@
 //! then stays in custody.
 
 mod api;
+mod collecting;
 mod orders;
 mod reload;
 mod reports;
@@ -110,6 +111,8 @@ pub struct Node {
     /// The API, and what ends when its last connection has ended.
     api: Option<api::Serving>,
     hl7_tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    /// The ways in for reports.
+    collecting: Option<collecting::Collecting>,
     reloads: mpsc::Receiver<ops::ReloadRequest>,
     addresses: Addresses,
     accepting: CancellationToken,
@@ -137,6 +140,10 @@ pub struct Addresses {
     pub hl7: Option<SocketAddr>,
     /// HL7 over TLS.
     pub hl7_tls: Option<SocketAddr>,
+    /// Reports by HL7.
+    pub reports: Option<SocketAddr>,
+    /// Reports by HL7 over TLS.
+    pub reports_tls: Option<SocketAddr>,
     /// The API for other systems.
     pub api: Option<SocketAddr>,
     /// Ops.
@@ -220,6 +227,7 @@ impl Node {
             hl7: None,
             api: None,
             hl7_tls: None,
+            collecting: None,
             reloads,
             accepting,
             sending,
@@ -257,6 +265,14 @@ impl Node {
                 self.hl7 = Some(hl7.task);
                 self.hl7_tls = hl7.certificate;
             }
+        }
+        let (custody, metrics) = (self.custody.clone(), self.metrics.clone());
+        let end = self.accepting.clone();
+        self.collecting =
+            collecting::start(&self.config, custody, &router, metrics, end, &mut self.tasks)
+                .await?;
+        if let Some(hl7) = self.collecting.as_ref().and_then(|c| c.hl7.as_ref()) {
+            (self.addresses.reports, self.addresses.reports_tls) = (hl7.plain, hl7.tls);
         }
         let Some(section) = self.config.intake() else { return Ok(()) };
         let plain = match section.listen {
@@ -359,6 +375,9 @@ impl Node {
         }
         if let Some(hl7) = self.hl7.take() {
             let _ = hl7.await;
+        }
+        if let Some(collecting) = self.collecting.take() {
+            collecting.drained().await;
         }
         if let Some(api) = self.api.take() {
             let _ = api.task.await;

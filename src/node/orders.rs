@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::router::TableRouter;
 use super::{StartError, bind};
-use crate::config::Config;
+use crate::config::{Config, Hl7Section};
 use crate::custody::Custody;
 use crate::intake::mllp::{self, Messages, MllpListeners};
 use crate::metrics::Metrics;
@@ -99,13 +99,27 @@ pub(super) async fn listen(
     let Some(section) = config.orders.as_ref().and_then(|orders| orders.hl7.as_ref()) else {
         return Ok(None);
     };
+    let messages = Arc::new(Counter(desk));
+    let hl7 = serve("HL7", (section, config.hl7_tls()?), messages, metrics, accepting).await?;
+    Ok(Some(hl7))
+}
+
+/// Opens the listeners of a section: what comes goes to `messages`.
+pub(super) async fn serve<M: Messages>(
+    what: &str,
+    (section, certificate): (&Hl7Section, Option<Arc<rustls::ServerConfig>>),
+    messages: Arc<M>,
+    metrics: Metrics,
+    accepting: CancellationToken,
+) -> Result<Hl7, StartError> {
     let plain = match section.listen {
-        Some(address) => Some(bind("HL7", address).await?),
+        Some(address) => Some(bind(what, address).await?),
         None => None,
     };
-    let tls = match (section.tls_listen, config.hl7_tls()?) {
+    let tls = match (section.tls_listen, certificate) {
         (Some(address), Some(tls)) => {
-            Some((bind("HL7 over TLS", address).await?, Arc::new(ArcSwap::from(tls))))
+            let what = format!("{what} over TLS");
+            Some((bind(&what, address).await?, Arc::new(ArcSwap::from(tls))))
         }
         _ => None,
     };
@@ -116,7 +130,6 @@ pub(super) async fn listen(
     let certificate = tls.as_ref().map(|(_, tls)| tls.clone());
     let listeners = MllpListeners { plain, tls };
     let limits = Arc::new(ArcSwap::from_pointee(section.mllp.clone()));
-    let messages = Arc::new(Counter(desk));
     let task = tokio::spawn(mllp::serve(listeners, limits, messages, metrics, accepting));
-    Ok(Some(Hl7 { plain: addresses.0, tls: addresses.1, task, certificate }))
+    Ok(Hl7 { plain: addresses.0, tls: addresses.1, task, certificate })
 }

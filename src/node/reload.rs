@@ -39,6 +39,7 @@ impl Node {
         let intake_tls = new.intake_tls().map_err(|e| vec![e.to_string()])?;
         let door = new.api_door().map_err(|e| vec![e.to_string()])?;
         let hl7_tls = new.hl7_tls().map_err(|e| vec![e.to_string()])?;
+        let reports_tls = new.reports_tls().map_err(|e| vec![e.to_string()])?;
         if let (Some(tunnel), Some(section)) = (&self.tunnel, new.tunnel()) {
             tunnel.reload(&section.files).map_err(|e| vec![e.to_string()])?;
         }
@@ -58,6 +59,9 @@ impl Node {
         }
         if let (Some(tls), Some(new)) = (&self.hl7_tls, hl7_tls) {
             tls.store(new);
+        }
+        if let Some(collecting) = &self.collecting {
+            collecting.reload(&new, reports_tls);
         }
         self.view.routes.store(Arc::new(new.routes.clone()));
         self.receivers.store(Arc::new(new.receivers()));

@@ -10,6 +10,7 @@ use crate::cargo::{Assignment, CargoKind, DestinationName, Envelope};
 use crate::config::{Config, DestinationKind};
 use crate::custody::CargoId;
 use crate::dicom::header::{self, Header, Reading};
+use crate::intake::report::Reports;
 use crate::orders::registrar::{Desk, HeldStudies, PriorStudies, Receivers, UNTIL_MATCHED, Ways};
 use crate::routing::{Subject, Table, Times};
 use crate::{intake, ops, tunnel};
@@ -32,6 +33,8 @@ pub(super) struct TableRouter {
     receivers: Arc<ArcSwap<Receivers>>,
     /// Who knows what orders say, where somebody does.
     desk: OnceLock<Desk>,
+    /// Who collects reports, where somebody does.
+    reports: OnceLock<Arc<dyn Reports>>,
 }
 
 impl TableRouter {
@@ -48,6 +51,7 @@ impl TableRouter {
             nodes: nodes.collect(),
             receivers,
             desk: OnceLock::new(),
+            reports: OnceLock::new(),
         }
     }
 
@@ -59,6 +63,11 @@ impl TableRouter {
     /// Whom to ask what orders say of images that come.
     pub(super) fn ask(&self, desk: &Desk) {
         let _ = self.desk.set(desk.clone());
+    }
+
+    /// Who collects what comes as a report.
+    pub(super) fn collect(&self, reports: Arc<dyn Reports>) {
+        let _ = self.reports.set(reports);
     }
 
     /// Where the studies are told whose images wait for a person.
@@ -186,6 +195,10 @@ impl intake::Router for TableRouter {
         let wanted = Ways::corrects(self, envelope, &attribute);
         let desk = self.desk.get().filter(|_| wanted);
         Box::pin(async move { desk?.correction(envelope, header).await })
+    }
+
+    fn reports(&self) -> Option<&dyn Reports> {
+        self.reports.get().map(|reports| &**reports)
     }
 }
 

@@ -23,11 +23,13 @@
 pub mod arrive;
 pub mod collect;
 pub mod critical;
+pub mod folder;
 pub mod home;
 pub mod make;
 pub mod matching;
 pub mod note;
 pub mod report;
+pub mod said;
 pub mod secretary;
 pub mod signers;
 pub mod turnaround;

@@ -8,6 +8,7 @@ mod archive;
 mod attack;
 mod both_ends;
 mod chance;
+mod collect;
 mod commitment;
 mod control;
 mod correction;

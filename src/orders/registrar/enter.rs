@@ -19,7 +19,7 @@ use super::{DeskError, ORDER_BYTES_MAX, Owed, Registrar, hl7_time};
 use crate::cargo::Sha256;
 use crate::clock::Timestamp;
 use crate::custody::overlay::Stopped;
-use crate::hl7::ack::{Condition, Refusal, Stamp as AckStamp};
+use crate::hl7::ack::{Condition, Refusal};
 use crate::hl7::header::Header;
 use crate::hl7::inbound::{Content as Said, Inbound};
 use crate::hl7::path::Location;
@@ -69,7 +69,7 @@ impl Registrar {
         }
         let refused = inbound.content().is_err() || !refusals.is_empty();
         let answers = self.answers(&inbound, &refusals, now);
-        let failed = self.answers(&inbound, &[not_kept()], now);
+        let failed = self.answers(&inbound, &[Refusal::not_kept()], now);
         if !refused && !header.control_id.is_empty() {
             let kept = answers.iter().map(|a| a.to_vec().into()).collect();
             let answered = Answered { digest, answers: kept };
@@ -91,14 +91,11 @@ impl Registrar {
 
     fn answers(&mut self, inbound: &Inbound, more: &[Refusal], now: Timestamp) -> Vec<Bytes> {
         let at = hl7_time(now, &self.config.zone);
-        let stages = inbound.wanted(more).into_iter();
-        let answer = |stage| {
+        let control_id = || {
             self.answered += 1;
-            let control_id = format!("H{:X}{:03X}", now.0, self.answered % 0x1000);
-            let stamp = AckStamp { control_id: &control_id, at: &at };
-            Bytes::from(inbound.answer(stage, more, stamp))
+            format!("H{:X}{:03X}", now.0, self.answered % 0x1000)
         };
-        stages.map(answer).collect()
+        inbound.answers(more, &at, control_id).into_iter().map(Bytes::from).collect()
     }
 
     /// Lays what a message says over the book; what it cannot be taken for.
@@ -506,9 +503,4 @@ fn by_person(action: Action, by: &str, now: Timestamp) -> Message {
 fn content_digest(bytes: &[u8]) -> [u8; 32] {
     let end = bytes.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
     Sha256::of(&bytes[end..]).0
-}
-
-fn not_kept() -> Refusal {
-    let words = "it cannot be kept just now; send it again";
-    Refusal::reject(Location::segment("MSH", 1), Condition::ApplicationInternalError, words)
 }
