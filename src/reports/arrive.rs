@@ -266,7 +266,7 @@ impl ArriveRules {
     }
 
     /// With the route's issuer, where none is named.
-    fn issued(&self, mut id: Identifier) -> Identifier {
+    pub(super) fn issued(&self, mut id: Identifier) -> Identifier {
         let unknown = id.authority == Authority::default();
         if unknown && id.is_named() {
             self.issuer.clone_into(&mut id.authority.namespace);
@@ -315,7 +315,7 @@ impl ArriveRules {
     }
 
     /// A time of HL7 or DICOM (which write them alike), if it is at least a day.
-    fn time(&self, stamp: &TimeStamp) -> Option<Timestamp> {
+    pub(super) fn time(&self, stamp: &TimeStamp) -> Option<Timestamp> {
         let when = stamp.when().filter(|w| w.precision >= crate::hl7::time::Precision::Day)?;
         let zone = when.offset.map_or_else(|| self.zone.clone(), TimeZone::fixed);
         let at = zone.to_ambiguous_timestamp(when.local).compatible().ok()?;

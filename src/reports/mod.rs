@@ -25,6 +25,7 @@ pub mod make;
 pub mod matching;
 pub mod note;
 pub mod report;
+pub mod said;
 pub mod secretary;
 pub mod signers;
 pub mod turnaround;
