@@ -15,7 +15,7 @@ use super::table::{age, bytes, say, table};
 use super::{Failure, Outcome, Target, print_json};
 use crate::config::Config;
 use crate::ops::control::SOCKET_NAME;
-use crate::ops::status::Status as StatusDocument;
+use crate::ops::status::{REPORTS_COUNTED_MAX, Status as StatusDocument};
 use crate::orders::worklist::poll::Condition;
 
 /// Longest answer that is believed.
@@ -28,6 +28,18 @@ pub(super) fn ask<T: DeserializeOwned>(
     path: &str,
     body: Option<&Value>,
 ) -> Result<T, Failure> {
+    let bytes = fetch(target, method, path, body)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::Failed(format!("the node's answer makes no sense: {e}")))
+}
+
+/// The same, for what is no JSON.
+pub(super) fn fetch(
+    target: &Target,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Bytes, Failure> {
     let config = Config::read(&target.config).map_err(|problems| {
         let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failure::Usage(words.join("\n"))
@@ -35,9 +47,7 @@ pub(super) fn ask<T: DeserializeOwned>(
     let socket = config.0.node.data.join(SOCKET_NAME);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Failed(e.to_string()))?;
-    let bytes = runtime.block_on(exchange(&socket, method, path, body))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Failure::Failed(format!("the node's answer makes no sense: {e}")))
+    runtime.block_on(exchange(&socket, method, path, body))
 }
 
 async fn exchange(
@@ -135,6 +145,9 @@ fn words(s: &StatusDocument) -> String {
             orders.withdrawn
         ));
     }
+    if let Some(reports) = &s.reports {
+        out.push_str(&report_words(reports));
+    }
     if let Some(notices) = &s.notices {
         out.push_str(&notice_words(notices));
     }
@@ -196,6 +209,20 @@ fn notice_words(n: &crate::orders::notifier::Undelivered) -> String {
     }
     for error in &n.errors {
         out.push_str(&format!("  ! {error}\n"));
+    }
+    out
+}
+
+fn report_words(r: &crate::ops::status::Reports) -> String {
+    let count = |n: usize| match n {
+        REPORTS_COUNTED_MAX.. => format!("{n} or more"),
+        n => n.to_string(),
+    };
+    let (held, overdue) = (count(r.held), count(r.overdue));
+    let mut out = format!("reports: {held} held, {overdue} studies with something overdue\n");
+    if r.critical > 0 {
+        let open = count(r.critical);
+        out.push_str(&format!("  ! {open} critical results wait for a person (`critical`)\n"));
     }
     out
 }
@@ -302,10 +329,24 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
-/// Whether a node keeps orders.
+/// Whether a node keeps orders, and reports.
 #[derive(serde::Deserialize)]
-struct StatusOrders {
+pub(super) struct Keeps {
     orders: Option<Value>,
+    #[serde(default)]
+    reports: Option<Value>,
+}
+
+impl Keeps {
+    /// What the node of `target` keeps.
+    pub(super) fn of(target: &Target) -> Result<Self, Failure> {
+        ask(target, Method::GET, "/status", None)
+    }
+
+    /// Whether it keeps reports, and can be asked for them now.
+    pub(super) const fn reports(&self) -> bool {
+        self.reports.is_some()
+    }
 }
 
 /// `hikyaku study UID`
@@ -333,19 +374,37 @@ impl Study {
             };
         }
         let cargo: Vec<Value> = ask(&self.target, Method::POST, "/list", Some(&filter))?;
-        let orders: StatusOrders = ask(&self.target, Method::GET, "/status", None)?;
-        let cases: Vec<Value> = match orders.orders {
+        let keeps = Keeps::of(&self.target)?;
+        let reports = match keeps.reports() {
+            true => Some(super::reports::stories(&self.target, &self.study)?),
+            false => None,
+        };
+        let cases: Vec<Value> = match keeps.orders {
             Some(_) => ask(&self.target, Method::POST, "/case", Some(&filter))?,
             None => Vec::new(),
         };
-        if cargo.is_empty() && cases.is_empty() {
+        let stories = reports.as_deref().unwrap_or_default();
+        if cargo.is_empty() && cases.is_empty() && stories.is_empty() {
             return Err(Failure::Failed(format!("no study {} in custody", self.study)));
         }
         if self.target.json {
-            return print_json(&serde_json::json!({ "cases": cases, "cargo": cargo }));
+            let mut document = serde_json::json!({ "cases": cases, "cargo": cargo });
+            if let Some(reports) = reports {
+                document["reports"] = reports.into();
+            }
+            return print_json(&document);
         }
         for case in &cases {
-            say(&format!("{}\n", super::orders::case_words(case, self.tongue.key())))?;
+            let own = stories.iter().filter(|s| s["row"]["target"]["origin"] == case["origin"]);
+            let mut case = case.clone();
+            case["story"] = super::reports::joined(&case["story"], own);
+            say(&format!("{}\n", super::orders::case_words(&case, self.tongue.key())))?;
+        }
+        let known = |story: &&Value| {
+            cases.iter().any(|case| case["origin"] == story["row"]["target"]["origin"])
+        };
+        for story in stories.iter().filter(|story| !known(story)) {
+            say(&format!("{}\n", super::reports::story_words(story)))?;
         }
         match cargo.is_empty() {
             true => Ok(()),

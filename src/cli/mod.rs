@@ -6,13 +6,14 @@
 //! | 1 | failed |
 //! | 2 | wrong usage or configuration |
 //! | 3 | the daemon cannot be reached |
-//! | 4 | found what it warns about (`check-config`, `missing`, `notice list`, `spool verify`, `spool export`) |
+//! | 4 | found what it warns about (`check-config`, `missing`, `overdue`, `critical`, `notice list`, `spool verify`, `spool export`) |
 //!
 //! A running daemon is asked over its control socket; nothing here opens its ledger. Listings
 //! print a table for people and, with `--json`, one JSON document.
 
 mod api;
 mod ask;
+mod critical;
 mod demo;
 mod explain;
 mod images;
@@ -21,6 +22,7 @@ mod offline;
 mod orders;
 mod pki;
 mod queue;
+mod reports;
 mod run;
 mod table;
 
@@ -173,6 +175,42 @@ enum Command {
     /// For images that a rejection note or `hikyaku waive` took out of the expectation. Recorded with
     /// the system user and --reason.
     Reinstate(images::Images),
+    /// List reports, or documents that wait for a person
+    ///
+    /// A report is known by its id of 32 hexadecimal digits; each of its versions has documents, the
+    /// latest counts. `--held` lists documents that are not matched, or whose signer is not on the
+    /// list, each with why and what to do. No text of a report is shown.
+    Reports(reports::Reports),
+    /// Show reports and decide about them
+    ///
+    /// Needs a `[reports]` section in the configuration. Decisions are recorded with the system user.
+    #[command(subcommand)]
+    Report(reports::Report),
+    /// List studies whose report, receipt or acknowledgement is overdue
+    ///
+    /// By the promises of `[reports]`, the most pressing first. With --json also when each moment of
+    /// the loop was: sent, received, preliminary, final, delivered, acknowledged.
+    ///
+    /// Exit code 0: nothing is overdue; 4: something is.
+    Overdue(reports::Overdue),
+    /// List critical results that wait for a person, acknowledge and close them
+    ///
+    /// A critical result is open until a person at the hospital has said that he or she knows, and
+    /// listed until somebody has said what was done. With --json also all that happened.
+    ///
+    /// Exit code 0: none is open; 4: one is.
+    Critical(critical::Critical),
+    /// Ask the other side about a study, or answer
+    ///
+    /// The reading centre asks for priors, the hospital answers. It is carried like images are, and
+    /// survives outages of either side.
+    ///
+    /// Example: hikyaku note 1.2.392.999.1 "please send the CT of last year"
+    Note(reports::Note),
+    /// List what was asked and answered about a study, or all open questions
+    ///
+    /// The oldest first, with the id that `hikyaku note --answers` takes.
+    Notes(reports::Notes),
     /// List duties and decide about them
     ///
     /// A duty is one image owed to one destination: owed, held, receipted, quarantined or
@@ -239,6 +277,12 @@ pub fn main() -> ExitCode {
         Command::Notice(c) => c.run(),
         Command::Waive(c) => c.waive(),
         Command::Reinstate(c) => c.reinstate(),
+        Command::Reports(c) => c.run(),
+        Command::Report(c) => c.run(),
+        Command::Overdue(c) => c.run(),
+        Command::Critical(c) => c.run(),
+        Command::Note(c) => c.run(),
+        Command::Notes(c) => c.run(),
         Command::Queue(c) => c.run(),
         Command::Explain(c) => c.run(),
         Command::Api(c) => c.run(),

@@ -1,12 +1,13 @@
 //! `hikyaku order`, `orders`, `missing`, `link`: what is known of orders, and what lacks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::ask::{ask, cell};
+use super::ask::{Keeps, ask, cell};
+use super::reports;
 use super::table::{say, table};
 use super::{Failure, Outcome, Target, print_json};
 
@@ -252,7 +253,16 @@ impl Show {
         if self.target.json {
             return print_json(&orders);
         }
-        let told = orders.iter().map(|order| order_words(order, self.tongue.key()));
+        let stories = match Keeps::of(&self.target)?.reports() {
+            true => reports::stories(&self.target, &self.number)?,
+            false => Vec::new(),
+        };
+        let told = orders.iter().map(|order| {
+            let of = |s: &&Value| s["row"]["target"]["origin"] == order["key"]["origin"];
+            let mut order = order.clone();
+            order["story"] = reports::joined(&order["story"], stories.iter().filter(of));
+            order_words(&order, self.tongue.key())
+        });
         say(&told.collect::<Vec<_>>().join("\n\n"))
     }
 }
@@ -354,7 +364,7 @@ fn told(of: &Value, tongue: &str) -> String {
 }
 
 /// What happened, one line each.
-fn events(story: &Value) -> String {
+pub(super) fn events(story: &Value) -> String {
     let line = |e: &Value| {
         let by = cell(&e["by"]);
         let by = if by.is_empty() { String::new() } else { format!(" ({by})") };
@@ -395,7 +405,11 @@ impl Orders {
         if rows.is_empty() {
             return say("no open orders");
         }
-        say(&of_rows(&rows, self.tongue.key()))
+        let loops: Option<Vec<Value>> = match Keeps::of(&self.target)?.reports() {
+            true => Some(ask(&self.target, Method::GET, "/loops?limit=100000", None)?),
+            false => None,
+        };
+        say(&of_rows(&rows, loops.as_deref(), self.tongue.key()))
     }
 }
 
@@ -406,7 +420,7 @@ impl Missing {
         match self.target.json {
             true => print_json(&rows)?,
             false if rows.is_empty() => return say("nothing is missing"),
-            false => say(&of_rows(&rows, self.tongue.key()))?,
+            false => say(&of_rows(&rows, None, self.tongue.key()))?,
         }
         match rows.len() {
             0 => Ok(()),
@@ -415,15 +429,27 @@ impl Missing {
     }
 }
 
-fn of_rows(rows: &[Value], tongue: &str) -> String {
+/// A table of orders and studies; with `loops`, also how far the report of each is.
+fn of_rows(rows: &[Value], loops: Option<&[Value]>, tongue: &str) -> String {
+    let far = loops.map(|loops| {
+        let by = |field: &str| -> HashMap<(String, String), String> {
+            let known = loops.iter().filter(|l| l[field].as_str().is_some_and(|v| !v.is_empty()));
+            known.map(|l| ((cell(&l["hospital"]), cell(&l[field])), reports::how_far(l))).collect()
+        };
+        (by("study"), by("order"))
+    });
     let row = |r: &Value| {
         let n = match r["expected"].as_u64() {
             Some(m) => format!("{}/{m}", cell(&r["arrived"])),
             None => format!("{}/?", cell(&r["held"])),
         };
-        vec![
-            cell(&r["headline"]),
-            n,
+        let report = far.as_ref().map(|(studies, orders)| {
+            let found = studies.get(&(cell(&r["origin"]), cell(&r["study"])));
+            let found = found.or_else(|| orders.get(&(cell(&r["origin"]), cell(&r["order"]))));
+            found.cloned().unwrap_or_else(|| "-".into())
+        });
+        let front = [Some(cell(&r["headline"])), Some(n), report].into_iter().flatten();
+        let rest = [
             cell(&r["origin"]),
             match r["prior_of"].is_string() {
                 true => format!("prior of {}", cell(&r["prior_of"])),
@@ -434,9 +460,12 @@ fn of_rows(rows: &[Value], tongue: &str) -> String {
             cell(&r["since"]),
             cell(&r["study"]),
             cell(&r["reason"][tongue]),
-        ]
+        ];
+        front.chain(rest).collect()
     };
-    let head = ["STATE", "IMAGES", "ORIGIN", "ORDER", "ACCESSION", "MOD", "SINCE", "STUDY", "WHY"];
+    let rest = ["ORIGIN", "ORDER", "ACCESSION", "MOD", "SINCE", "STUDY", "WHY"];
+    let report = if far.is_some() { &["REPORT"][..] } else { &[] };
+    let head = [&["STATE", "IMAGES"], report, &rest[..]].concat();
     let mut out = table(&head, &rows.iter().map(row).collect::<Vec<_>>());
     // The same for all that stand alike: below the table, once.
     let next: BTreeSet<String> = rows

@@ -15,6 +15,13 @@
 //! | `POST /order/add`, `POST /order/cancel`, `POST /link`, `POST /recall`, `POST /waive`, `POST /reinstate` | what is to change | in words |
 //! | `GET /notices`, `POST /notice/test` | `{"rule"}` | undelivered notices; what became of a test |
 //! | `POST /seen` | `{"study"}` | how many withdrawn images a person has acknowledged |
+//! | `GET /reports?of=&limit=N&after=ID`, `GET /reports/held?limit=N` | | reports; documents that wait for a person |
+//! | `POST /report` | `{"of"}`: study, order or id | all that is known of its reports |
+//! | `POST /report/form` | `{"document", "form"}` | the bytes |
+//! | `POST /report/match`, `/release`, `/discard`, `/again`, `/dismiss` | `{"document", "to"}`, `{"document"}`, `{"document", "reason"}`, `{"report"}`, `{"study"}` | in words |
+//! | `GET /loops?overdue=true&limit=N`, `GET /criticals?all=true&limit=N` | | what is owed; critical results |
+//! | `POST /critical/flag`, `/acknowledge`, `/close` | `{"report", "reason", "name"}`, `{"report", "name"}`, `{"report", "done", "name"}` | in words |
+//! | `GET /notes?study=UID&limit=N`, `POST /note` | `{"study", "text", "answers"}` | questions and answers; the id |
 //! | `POST /reload` | | what was applied, or 422 with what is wrong |
 
 use std::io;
@@ -139,6 +146,7 @@ pub async fn serve(listener: UnixListener, view: Arc<View>, shutdown: Cancellati
         .route("/reload", post(reload))
         .merge(super::orders::routes())
         .merge(super::notices::routes())
+        .merge(super::reports::routes())
         .with_state(view)
         .into_make_service_with_connect_info::<Caller>();
     let served = axum::serve(listener, router)

@@ -11,6 +11,7 @@ pub mod control;
 mod notices;
 mod orders;
 pub mod pages;
+mod reports;
 pub mod status;
 
 use std::collections::BTreeSet;

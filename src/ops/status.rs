@@ -12,9 +12,13 @@ use crate::orders::notifier::{Notifier, Undelivered};
 use crate::orders::passing;
 use crate::orders::registrar::Counts;
 use crate::orders::worklist::poll::Condition;
+use crate::reports::secretary::Desk;
 
 /// Longest wait for the counts of orders, such as while the ledger is being rebuilt.
 const COUNTS_TIME: Duration = Duration::from_secs(1);
+
+/// Most documents, studies and critical results that are counted.
+pub const REPORTS_COUNTED_MAX: usize = 1000;
 
 /// A node at a glance.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -48,6 +52,33 @@ pub struct Status {
     /// Those to whom steps are passed on.
     #[serde(default)]
     pub steps: Vec<passing::Standing>,
+    /// Reports; absent where none are kept, or the secretary does not answer at once.
+    #[serde(default)]
+    pub reports: Option<Reports>,
+}
+
+/// Reports at a glance; of each at most [`REPORTS_COUNTED_MAX`] are counted.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Reports {
+    /// Documents that wait for a person.
+    pub held: usize,
+    /// Studies in which something is overdue.
+    pub overdue: usize,
+    /// Critical results of which nobody has said that he or she knows, or that are not closed.
+    pub critical: usize,
+}
+
+impl Reports {
+    /// As the secretary sees it now.
+    async fn of(desk: &Desk) -> Option<Self> {
+        let counted = async {
+            let held = desk.held(REPORTS_COUNTED_MAX).await.ok()?.len();
+            let overdue = desk.loops(true, REPORTS_COUNTED_MAX).await.ok()?.len();
+            let critical = desk.criticals(false, REPORTS_COUNTED_MAX).await.ok()?.len();
+            Some(Self { held, overdue, critical })
+        };
+        tokio::time::timeout(COUNTS_TIME, counted).await.ok().flatten()
+    }
 }
 
 /// The spool at a glance.
@@ -165,6 +196,10 @@ impl Status {
             worklists: view.worklists.now(),
             notices: view.notifier.as_ref().map(Notifier::undelivered),
             steps: view.steps.as_ref().map(|s| s.borrow().clone()).unwrap_or_default(),
+            reports: match &view.reports {
+                Some(desk) => Reports::of(desk).await,
+                None => None,
+            },
             associations: u64::try_from(view.metrics.associations.get()).unwrap_or(0),
         }
     }

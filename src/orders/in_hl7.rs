@@ -61,5 +61,5 @@ pub fn person(known_as: &str) -> Option<Person> {
 /// A point in time, with its offset from UTC.
 pub fn time(at: Timestamp, zone: &TimeZone) -> String {
     let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or_default();
-    at.to_zoned(zone.clone()).strftime("%Y%m%d%H%M%S%z").to_string()
+    crate::hl7::time::written(at, zone)
 }

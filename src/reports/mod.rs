@@ -34,3 +34,4 @@ pub mod secretary;
 pub mod signers;
 pub mod turnaround;
 pub mod versions;
+pub mod words;

@@ -16,7 +16,8 @@ use crate::site::{HOSPITAL, Node, Plan, Port, READING, Site, hikyaku, run, run_o
 use crate::{foreign, ports};
 
 const ALL: &str = "\"read-orders\", \"write-orders\", \"read-missing\", \"read-studies\", \
-                   \"link-studies\"";
+                   \"link-studies\", \"read-reports\", \"write-reports\", \"acknowledge\", \
+                   \"read-notes\", \"write-notes\"";
 
 /// What a caller of one node's API knows.
 pub(crate) struct Caller {
@@ -90,7 +91,7 @@ impl Caller {
         Ok(Answer { code, head: last, body })
     }
 
-    fn call(&self, client: &str, words: &[&str], path: &str) -> Answer {
+    pub(crate) fn call(&self, client: &str, words: &[&str], path: &str) -> Answer {
         let token = fs::read_to_string(self.token(client)).expect("a token");
         let token = token.lines().last().expect("a line").to_owned();
         let header = format!("Authorization: Bearer {token}");
@@ -105,14 +106,14 @@ impl Caller {
         self.post_as("ris", path, body)
     }
 
-    fn post_as(&self, client: &str, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post_as(&self, client: &str, path: &str, body: &Value) -> Answer {
         let body = body.to_string();
         let words = ["-H", "Content-Type: application/json", "--data-binary", &body];
         self.call(client, &words, path)
     }
 }
 
-fn client(name: &str, may: &str) -> String {
+pub(crate) fn client(name: &str, may: &str) -> String {
     format!("name = {name:?}\ntoken = \"{name}.token\"\nmay = [{may}]")
 }
 

@@ -5,6 +5,7 @@
 mod answers;
 mod api;
 mod archive;
+mod asking_reports;
 mod attack;
 mod both_ends;
 mod chance;

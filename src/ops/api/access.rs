@@ -27,6 +27,16 @@ pub enum Right {
     ReadStudies,
     /// Say to which order a study belongs.
     LinkStudies,
+    /// See reports with their texts, what is owed, and what is critical.
+    ReadReports,
+    /// Send reports, match, release and discard them, call them critical.
+    WriteReports,
+    /// Say that a person knows of a critical result, or has dealt with it.
+    Acknowledge,
+    /// See what both sides ask each other about studies.
+    ReadNotes,
+    /// Ask and answer.
+    WriteNotes,
 }
 
 impl Right {
@@ -37,6 +47,11 @@ impl Right {
         ("read-missing", Self::ReadMissing),
         ("read-studies", Self::ReadStudies),
         ("link-studies", Self::LinkStudies),
+        ("read-reports", Self::ReadReports),
+        ("write-reports", Self::WriteReports),
+        ("acknowledge", Self::Acknowledge),
+        ("read-notes", Self::ReadNotes),
+        ("write-notes", Self::WriteNotes),
     ];
 
     /// The word in the configuration.

@@ -1,4 +1,4 @@
-//! The HTTP API for other systems: orders in, and what became of them and of their images.
+//! The HTTP API for other systems: orders and reports in, and what became of them and of images.
 //!
 //! It has its own listener, because it shows patient data and changes something: who calls must be
 //! a client of the configuration (`access`), and may do what its rights say. What is answered with
@@ -11,16 +11,19 @@
 //! metrics and headers in `gate`, bodies and queries in `said`, faults in `problem`.
 //!
 //! Limits: connections in all and from one address are configured; [`listener`] states the times
-//! and the length of a request's head, [`said::BODY_MAX`] that of its body, [`failures`] how failed
+//! and the length of a request's head, [`said::BODY_MAX`] and
+//! [`said::LONG_MAX`] that of its body, [`failures`] how failed
 //! logins are slowed down.
 
 pub mod access;
 pub mod failures;
 mod gate;
 pub mod listener;
+mod loops;
 mod missing;
 mod orders;
 mod problem;
+mod reports;
 pub mod said;
 mod status;
 mod studies;
@@ -32,6 +35,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::MethodRouter;
 use rustls::ServerConfig;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::View;
@@ -39,6 +43,8 @@ use access::{Access, Right};
 use failures::Failures;
 use gate::Gate;
 use problem::Problem;
+
+use crate::reports::arrive::ArriveRules;
 
 /// How many connections may live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +81,22 @@ pub struct Api {
     view: Arc<View>,
     door: ArcSwap<Door>,
     failures: Mutex<Failures>,
+    /// How a report that is sent here is understood.
+    rules: Arc<ArriveRules>,
+    /// Room for long bodies, in MiB.
+    room: Arc<Semaphore>,
 }
 
 impl Api {
-    /// The API of a node.
-    pub fn new(view: Arc<View>, door: Door) -> Self {
-        Self { view, door: ArcSwap::from_pointee(door), failures: Mutex::default() }
+    /// The API of a node, where reports are understood by `rules`.
+    pub fn new(view: Arc<View>, door: Door, rules: ArriveRules) -> Self {
+        Self {
+            view,
+            door: ArcSwap::from_pointee(door),
+            failures: Mutex::default(),
+            rules: Arc::new(rules),
+            room: Arc::new(Semaphore::new(said::ROOM_MIB)),
+        }
     }
 
     /// Takes over what a reload has read. Connections finish the request in hand and end: who comes
@@ -108,10 +124,8 @@ struct Call {
 
 /// All calls.
 fn calls() -> Vec<Call> {
-    [orders::calls(), missing::calls(), studies::calls(), status::calls()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let orders = [orders::calls(), missing::calls(), studies::calls(), status::calls()];
+    orders.into_iter().chain([reports::calls(), loops::calls()]).flatten().collect()
 }
 
 /// All calls behind their gates. What is no call is behind one too: who is nobody learns nothing.

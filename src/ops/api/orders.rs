@@ -19,13 +19,14 @@ use crate::orders::registrar::{Entered, Entry, Flaw, NewOrder, OrderStory, Page,
 use crate::orders::verdict::What;
 
 /// Rows of a page unless the question says how many.
-const ROWS: usize = 100;
+pub(super) const ROWS: usize = 100;
 /// Most rows of a page.
-const ROWS_MAX: usize = 1000;
-/// Longest reason for a cancellation, in bytes.
-const REASON_MAX: usize = 1024;
+pub(super) const ROWS_MAX: usize = 1000;
+/// Longest reason of a decision, in bytes.
+pub(super) const REASON_MAX: usize = 1024;
 /// What is escaped in a path or query: all but the unreserved (RFC 3986 2.3).
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub(super) fn calls() -> Vec<Call> {
     let read = Some(Right::ReadOrders);

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::orders::registrar::{DeskError, Flaw};
+use crate::reports::secretary;
 
 /// A problem document. Its type is a path that names the kind; `docs/api.md` lists them.
 #[derive(Debug, Clone, Serialize)]
@@ -92,12 +93,43 @@ impl Problem {
         Self { faults, ..problem }
     }
 
+    /// 422 that no single field explains.
+    fn refused(detail: impl Into<String>) -> Self {
+        let next = "correct it and send it again; nothing has changed";
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "invalid", "It cannot be taken", detail, next)
+    }
+
+    /// 507.
+    pub(super) fn not_kept(detail: impl Into<String>) -> Self {
+        let next = "send the same request again after Retry-After; if it goes on, tell whoever \
+                    operates this node that its disk is full or fails";
+        let status = StatusCode::INSUFFICIENT_STORAGE;
+        Self::new(status, "not-kept", "It cannot be kept just now", detail, next)
+            .again_after(AGAIN_SECONDS)
+    }
+
     /// 503.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         let next = "send the same request again after Retry-After";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, "unavailable", "Not available just now", detail, next)
             .again_after(AGAIN_SECONDS)
+    }
+}
+
+impl From<secretary::DeskError> for Problem {
+    fn from(error: secretary::DeskError) -> Self {
+        let words = error.to_string();
+        match error {
+            secretary::DeskError::Unknown(_) => Self {
+                next: "compare it with GET /reports, GET /held and GET /critical".into(),
+                ..Self::unknown(words)
+            },
+            secretary::DeskError::Refused(_) => Self::refused(words),
+            secretary::DeskError::NotKept(_) => Self::not_kept(words),
+            secretary::DeskError::Stopped => Self::unavailable(words),
+        }
     }
 }
 
@@ -112,13 +144,7 @@ impl From<DeskError> for Problem {
                     .into(),
                 ..Self::unknown(words)
             },
-            DeskError::Refused(_) => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid",
-                "It cannot be taken",
-                words,
-                "correct it and send it again; nothing has changed",
-            ),
+            DeskError::Refused(_) => Self::refused(words),
             DeskError::Ended(_) => Self::new(
                 StatusCode::CONFLICT,
                 "order-ended",
@@ -126,15 +152,7 @@ impl From<DeskError> for Problem {
                 words,
                 "if it is wanted again, send it with \"again\": true, or under a new number",
             ),
-            DeskError::NotKept(_) => Self::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "not-kept",
-                "It cannot be kept just now",
-                words,
-                "send the same request again after Retry-After; if it goes on, tell whoever \
-                 operates this node that its disk is full or fails",
-            )
-            .again_after(AGAIN_SECONDS),
+            DeskError::NotKept(_) => Self::not_kept(words),
             DeskError::Stopped => Self::unavailable(words),
         }
     }

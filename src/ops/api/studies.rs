@@ -18,6 +18,7 @@ use super::said::{self, Keeper, Named, Said, told};
 use super::{Api, Call};
 use crate::custody::Filter;
 use crate::dicom::is_uid;
+use crate::reports::secretary::DeskError;
 
 pub(super) fn calls() -> Vec<Call> {
     vec![
@@ -36,7 +37,11 @@ pub(super) fn calls() -> Vec<Call> {
     ]
 }
 
-async fn show(State(api): State<Arc<Api>>, Named(uid): Named) -> Result<Response, Problem> {
+async fn show(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Named(uid): Named,
+) -> Result<Response, Problem> {
     let unknown = || Problem::unknown("nothing is known here of a study with this UID");
     if !is_uid(&uid) {
         return Err(unknown());
@@ -52,7 +57,14 @@ async fn show(State(api): State<Arc<Api>>, Named(uid): Named) -> Result<Response
     if cargo.is_empty() && cases.is_empty() {
         return Err(unknown());
     }
-    let document = json!({ "cases": cases, "cargo": cargo });
+    let mut document = json!({ "cases": cases, "cargo": cargo });
+    // What its reports have come to is for who may read reports.
+    if let Some(desk) = api.view.reports.as_ref().filter(|_| caller.may(Right::ReadReports)) {
+        document["reports"] = match desk.story(uid.clone()).await {
+            Err(DeskError::Unknown(_)) => json!([]),
+            stories => json!(stories?),
+        };
+    }
     Ok(told(StatusCode::OK, &document, &format!("study {uid}")))
 }
 

@@ -62,3 +62,102 @@ fn the_documents_of_both_languages_name_every_call_and_every_right() {
         }
     }
 }
+
+#[test]
+fn the_description_names_every_field_of_what_is_told_of_reports() {
+    use crate::cargo::Urgency;
+    use crate::clock::Timestamp;
+    use crate::reports::critical::State;
+    use crate::reports::matching::Target;
+    use crate::reports::note::Words;
+    use crate::reports::report::Status;
+    use crate::reports::secretary::{CriticalRow, HeldRow, LoopRow, Row, Why, WordsRow};
+    use crate::reports::words::Told;
+
+    let hospital: crate::cargo::NodeName = "st-elsewhere".parse().unwrap();
+    let target = Target { origin: hospital.clone(), study: "1.2.3".into(), order: None };
+    let row = Row {
+        report: "r".into(),
+        target: target.clone(),
+        status: Status::Final,
+        versions: 1,
+        arrived_at: Timestamp(0),
+        is_signed: true,
+        critical: None,
+        destinations: vec![("his".parse().unwrap(), "receipted".into())],
+    };
+    let held = Told::from(HeldRow {
+        document: "d".into(),
+        arrived_at: Timestamp(0),
+        source: "RIS".into(),
+        status: Status::Final,
+        why: Why::Full,
+        words: String::new(),
+        is_critical: false,
+    });
+    let owed = Told::from(LoopRow {
+        hospital: hospital.clone(),
+        study: "1.2.3".into(),
+        order: String::new(),
+        urgency: Urgency::Stat,
+        moments: vec![],
+        owed: vec![],
+        overdue: vec![],
+    });
+    let critical = Told::from(CriticalRow {
+        report: "r".into(),
+        target,
+        state: State::Open,
+        since: Timestamp(0),
+        reasons: vec![],
+        notices: 0,
+        record: vec![],
+    });
+    let words = WordsRow {
+        from: hospital.clone(),
+        hospital,
+        study: "1.2.3".into(),
+        at: Timestamp(0),
+        words: Words { id: "i".into(), answers: String::new(), text: "t".into(), by: "b".into() },
+        is_answered: false,
+    };
+    let document = document();
+    for (name, told) in [
+        ("ReportRow", serde_json::to_value(row)),
+        ("Held", serde_json::to_value(held)),
+        ("Loop", serde_json::to_value(owed)),
+        ("Critical", serde_json::to_value(critical)),
+        ("Words", serde_json::to_value(words)),
+    ] {
+        let schema = &document["components"]["schemas"][name];
+        let described: BTreeSet<_> = schema["properties"].as_object().expect(name).keys().collect();
+        let told = told.unwrap();
+        let told: BTreeSet<_> = told.as_object().expect("an object").keys().collect();
+        assert_eq!(described, told, "{name}");
+        let required = schema["required"].as_array().expect("a list");
+        assert_eq!(required.len(), told.len(), "{name}");
+    }
+}
+
+#[test]
+fn every_described_field_of_a_new_report_is_read_and_no_other() {
+    use crate::reports::said::SaidReport;
+
+    let document = document();
+    let schema = &document["components"]["schemas"]["NewReport"];
+    let described = schema["properties"].as_object().expect("properties");
+    // A value of the wrong type is another fault than an unknown field.
+    let what = |body: Value| SaidReport::read(body.to_string().as_bytes()).err().map(|f| f.what);
+    for field in described.keys() {
+        let what = what(serde_json::json!({ field.as_str(): null })).unwrap_or_default();
+        assert!(!what.contains("unknown field"), "{field}: {what}");
+    }
+    let what = what(serde_json::json!({ "x": 1 })).expect("a fault");
+    assert!(what.contains("unknown field"), "{what}");
+    let said = include_str!("../../reports/said.rs");
+    let of = said.split("pub struct SaidReport {").nth(1).expect("the struct");
+    let of = of.split("\n}").next().expect("its end");
+    let fields: BTreeSet<&str> =
+        of.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next()).collect();
+    assert_eq!(fields, described.keys().map(String::as_str).collect());
+}
