@@ -180,7 +180,7 @@ impl Config {
     /// The folders that reports are taken out of.
     pub fn report_folders(&self) -> Vec<FolderConfig> {
         let folders = self.reports.iter().flat_map(|reports| &reports.collect.folders);
-        let config = |(_, folder): &(usize, FolderSection)| folder::FolderConfig {
+        let config = |(_, folder): &(usize, FolderSection)| FolderConfig {
             name: folder.name.clone(),
             path: folder.path.clone(),
             settle: folder.settle,

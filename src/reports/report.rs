@@ -42,6 +42,18 @@ pub enum Status {
     Cancelled,
 }
 
+impl Status {
+    /// The word that documents and metrics use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preliminary => "preliminary",
+            Self::Final => "final",
+            Self::Corrected => "corrected",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// What a form is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -50,6 +50,20 @@ impl Moment {
     ];
 }
 
+impl Moment {
+    /// The word that documents and metrics use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Received => "received",
+            Self::Preliminary => "preliminary",
+            Self::Final => "final",
+            Self::Delivered => "delivered",
+            Self::Acknowledged => "acknowledged",
+        }
+    }
+}
+
 /// By when a route promises what.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Promises {
@@ -79,6 +93,17 @@ pub enum Owed {
     /// That the hospital's systems say that they have it.
     #[n(2)]
     Acknowledgement,
+}
+
+impl Owed {
+    /// The word that documents and metrics use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Receipt => "receipt",
+            Self::Report => "report",
+            Self::Acknowledgement => "acknowledgement",
+        }
+    }
 }
 
 /// The loop of one order or study, durable.

@@ -10,6 +10,7 @@ use crate::cargo::Urgency;
 use crate::clock::Timestamp;
 use crate::custody::overlay::Stopped;
 use crate::orders::verdict::What as Told;
+use crate::orders::words::{Sentence, Word};
 use crate::reports::critical::{Alarm, Event, Reason, State, Step};
 use crate::reports::note::{Note, Says};
 use crate::reports::turnaround::Owed;
@@ -52,8 +53,13 @@ impl Secretary {
         let mut step = alarm.step(&self.config.ladder, now);
         while let Step::Tell { rung, to } = step {
             let seed = format!("{} {} {}", record.id, alarm.since().0, alarm.notices());
+            let detail = match rung {
+                0 => Sentence::new(Word::CriticalSince, &[&alarm.since()]),
+                _ => Sentence::new(Word::CriticalStep, &[&alarm.since(), &(rung + 1)]),
+            };
             for rule in &to {
-                self.tell_rule(rule, Told::CriticalResult, record, seed.as_bytes(), now);
+                let told = (Told::CriticalResult, detail.clone());
+                self.tell_rule(rule, told, record, seed.as_bytes(), now);
             }
             tracing::warn!(report = record.id, rung, ?to, "people are told of a critical result");
             record.happened(now, "told", format!("rung {rung}: {}", to.join(", ")), "");
@@ -141,7 +147,8 @@ impl Secretary {
         self.tell(note, record.from.clone(), Urgency::Urgent);
         if done.is_empty() {
             let seed = format!("known {} {}", record.id, now.0);
-            self.tell_rules(Told::CriticalKnown, &record, seed.as_bytes(), now);
+            let told = (Told::CriticalKnown, Sentence::new(Word::CriticalKnownAt, &[&now]));
+            self.tell_rules(told, &record, seed.as_bytes(), now);
         }
         record.is_open = true;
         self.timers.report_now(&record.id, now);
@@ -232,11 +239,17 @@ impl Secretary {
     }
 
     /// Tells people what is overdue, once.
-    pub(super) fn tell_overdue(&mut self, record: &LoopRecord, owed: Owed, now: Timestamp) {
+    pub(super) fn tell_overdue(
+        &mut self,
+        record: &LoopRecord,
+        (due, owed): (Timestamp, Owed),
+        now: Timestamp,
+    ) {
         tracing::warn!(study = record.study, ?owed, "overdue");
         let seed = format!("overdue {} {} {owed:?}", record.hospital, record.study);
         let about_order = Some(record.order.clone()).filter(|o| !o.is_empty());
         let of = (record.hospital.clone(), record.study.clone(), about_order);
-        self.tell_rules_of(about(owed), of, seed.as_bytes(), now);
+        let (what, word) = about(owed);
+        self.tell_rules_of((what, Sentence::new(word, &[&due])), of, seed.as_bytes(), now);
     }
 }

@@ -1,13 +1,10 @@
 //! What people are told of reports, and what metrics show.
 
-use super::record::{
-    DocumentRecord, EVENTS_MAX, Fate, HELD, Place, ReportRecord, order_term, report_key,
-    study_term,
-};
 use super::people::words;
-use super::{
-    DeskError, Event, HeldRow, OPEN_MAX, Page, Row, Secretary, Story, VersionStory,
+use super::record::{
+    DocumentRecord, EVENTS_MAX, Fate, HELD, Place, ReportRecord, order_term, report_key, study_term,
 };
+use super::{DeskError, Event, HeldRow, OPEN_MAX, Page, Row, Secretary, Story, VersionStory};
 use crate::clock::Timestamp;
 use crate::custody::overlay::Stopped;
 use crate::custody::register::Book;
@@ -84,7 +81,10 @@ impl Secretary {
         Ok(found)
     }
 
-    pub(super) async fn held(&self, limit: usize) -> Result<Result<Vec<HeldRow>, DeskError>, Stopped> {
+    pub(super) async fn held(
+        &self,
+        limit: usize,
+    ) -> Result<Result<Vec<HeldRow>, DeskError>, Stopped> {
         let held: Vec<DocumentRecord> = self.store.with(HELD, b'd', OPEN_MAX).await?;
         let row = |doc: &DocumentRecord| {
             let Place::Held(why) = &doc.place else { return None };
@@ -143,12 +143,24 @@ impl Secretary {
         let questions = self.open_questions().await?;
         let waiting: Vec<ReportRecord> =
             self.store.with(super::record::OPEN, b'r', OPEN_MAX).await?;
-        let late = waiting.iter().flat_map(|r| &r.sendings).filter(|s| s.alarmed).filter(|s| {
-            matches!(s.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_))
-        });
-        let m = &super::shim::R_;
-        m.show(held.len(), self.overdue_counts(now), late.count());
-        m.show_people(open.count(), oldest, questions);
+        let late = waiting
+            .iter()
+            .flat_map(|r| &r.sendings)
+            .filter(|s| s.alarmed)
+            .filter(|s| matches!(s.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_)));
+        let m = &self.metrics.reports;
+        let set = |gauge: &prometheus::IntGauge, n: usize| {
+            gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
+        };
+        set(&m.held, held.len());
+        set(&m.unacknowledged, late.count());
+        set(&m.critical_open, open.count());
+        set(&m.questions, questions);
+        m.critical_oldest.set(i64::try_from(oldest).unwrap_or(i64::MAX));
+        m.overdue.reset();
+        for (owed, n) in self.overdue_counts(now) {
+            m.overdue.with_label_values(&[owed.as_str()]).set(n);
+        }
         Ok(())
     }
 }
@@ -192,7 +204,10 @@ fn row(record: &ReportRecord) -> Row {
 
 fn story(record: &ReportRecord) -> Story {
     let document = |arrival: &&Arrival| {
-        (arrival.cargo[..32.min(arrival.cargo.len())].to_owned(), arrival.forms.iter().copied().collect())
+        (
+            arrival.cargo[..32.min(arrival.cargo.len())].to_owned(),
+            arrival.forms.iter().copied().collect(),
+        )
     };
     let versions = record.chain.versions();
     let version = |v: &crate::reports::versions::Version<'_>| VersionStory {

@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use super::record::{
-    DocumentRecord, HELD, Place, ReportRecord, TO_CARRY, WAITING, document_key, id_of,
-    order_term, report_id, study_term, without_bytes,
+    DocumentRecord, HELD, Place, ReportRecord, TO_CARRY, WAITING, document_key, id_of, order_term,
+    report_id, study_term, without_bytes,
 };
 use super::timers::What;
 use super::{ARRIVALS_MAX, OPEN_MAX, Secretary, Why};
@@ -25,6 +25,7 @@ use crate::reports::collect;
 use crate::reports::matching::{By, Candidate, Outcome, Target, Wanted, target_of};
 use crate::reports::note::{self, Note, Says, Slip};
 use crate::reports::report::{BYTES_MAX, Report};
+use crate::reports::signers::SignerRules;
 use crate::reports::versions::{Applied, Arrival};
 
 /// First and longest pause before a document that is held is matched again by itself.
@@ -112,7 +113,7 @@ impl Secretary {
         };
         let status = report.status;
         tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
-        super::shim::R_.taken(status);
+        self.metrics.reports.taken.with_label_values(&[status.as_str()]).inc();
         doc.digest = report.digest();
         doc.said = Some(Box::new(without_bytes(&report)));
         self.place(doc, now).await
@@ -298,8 +299,14 @@ impl Secretary {
             return None;
         }
         let fits = |s: &&super::Signing| s.hospitals.is_empty() || s.hospitals.contains(hospital);
-        let signing = self.config.signing.iter().find(fits)?;
-        signing.rules.doubt(said.status, said.is_signed, &said.verifiers)
+        let by_default = SignerRules::default();
+        let rules = match self.config.signing.iter().find(fits) {
+            Some(signing) => &signing.rules,
+            // The reading node has looked already, and perhaps a person there.
+            None if *hospital == self.config.node => return None,
+            None => &by_default,
+        };
+        rules.doubt(said.status, said.is_signed, &said.verifiers)
     }
 
     /// The report that a document is a version or form of: one that is about the same study or
@@ -380,14 +387,14 @@ impl Secretary {
         }
         let (id, report) = (doc.id(), record.id.clone());
         doc.place = Place::Filed(record.id.clone());
-        let status = format!("{:?}", said.status).to_lowercase();
+        let status = said.status.as_str();
         let by = said.source.clone();
         match applied {
             Applied::Latest => {
                 record.happened(now, "arrived", format!("document {id}, {status}"), &by);
             }
             Applied::Late => {
-                super::shim::R_.late.inc();
+                self.metrics.reports.late.inc();
                 tracing::warn!(document = id, report, status, "a report came too late and is kept");
                 let what = format!("document {id}, {status}: too late, a later version is there");
                 record.happened(now, "arrived", what, &by);
@@ -425,7 +432,10 @@ impl Secretary {
         let is_told = matches!(&doc.place, Place::Held(before) if *before == why);
         doc.place = Place::Held(why);
         if !is_told && last == 0 || doc.tries == last {
-            tracing::warn!(document = doc.id(), "a report is held; `hikyaku reports --held` says why");
+            tracing::warn!(
+                document = doc.id(),
+                "a report is held; `hikyaku reports --held` says why"
+            );
             self.tell_held(&doc, now);
         }
         self.retry(&doc, now);

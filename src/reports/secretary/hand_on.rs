@@ -13,17 +13,15 @@ use std::collections::BTreeMap;
 use super::handing::{Wish, before, forms, wishes};
 use super::record::{DocumentRecord, Fate, ReportRecord, SENDINGS_MAX, Sending, id_of};
 use super::timers::What;
-use super::shim::ReportFacts;
 use super::{DeskError, Secretary};
 use crate::cargo::{
-    Assignment, CargoKind, DestinationName, Envelope, Hasher, Identity, Sha256, Urgency,
+    Assignment, CargoKind, DestinationName, Envelope, Identity, ReportFacts, Sha256, Urgency,
 };
 use crate::clock::Timestamp;
 use crate::custody::CargoId;
 use crate::custody::overlay::Stopped;
 use crate::custody::state::StateName;
 use crate::custody::{Action, Filter};
-use crate::hl7::answer::Answer;
 use crate::orders::order::Order;
 use crate::reports::critical;
 use crate::reports::home::Part;
@@ -176,12 +174,12 @@ impl Secretary {
                 continue;
             }
             for wish in wishes {
-                let known =
-                    |s: &Sending| s.destination == destination && s.part == wish.digest;
+                let known = |s: &Sending| s.destination == destination && s.part == wish.digest;
                 if record.sendings.iter().any(known) {
                     continue;
                 }
-                let sending = self.hand((&*record, &mut *latest), &wish, (&destination, &home), now);
+                let sending =
+                    self.hand((&*record, &mut *latest), &wish, (&destination, &home), now);
                 let Some(sending) = sending.await? else { return Ok(false) };
                 let what = match &sending.fate {
                     Fate::Unmade(why) => format!("nothing goes to {destination}: {why}"),
@@ -253,6 +251,7 @@ impl Secretary {
             alarmed: false,
             uid: String::new(),
             class: String::new(),
+            series: String::new(),
             documents: latest.documents.clone(),
             number: latest.number,
         };
@@ -288,17 +287,24 @@ impl Secretary {
         envelope.urgency = urgency;
         envelope.study.clone_from(&target.study);
         if let Made::File { .. } = &made {
-            let last = record.sendings.iter().rev().find(|s| {
-                s.destination == *destination && s.key.rsplit('.').next() == sending.key.rsplit('.').next()
+            let kind = |s: &Sending| s.key.rsplit('.').next().map(str::to_owned);
+            let last = record.sendings.iter().rev().filter_map(|s| match &s.fate {
+                Fate::Yes(_, words)
+                    if s.destination == *destination && kind(s) == kind(&sending) =>
+                {
+                    words.strip_prefix("file ")
+                }
+                _ => None,
             });
             let facts = ReportFacts {
                 report: record.id.clone(),
                 status: format!("{:?}", latest.status).to_lowercase(),
                 version: latest.number,
-                replaces: last.map(|s| s.uid.clone()).unwrap_or_default(),
+                replaces: last.map(str::to_owned).next().unwrap_or_default(),
             };
             facts.write(&mut envelope);
-            envelope.accession = report.ids.accessions.first().map(|a| a.id.clone()).unwrap_or_default();
+            envelope.accession =
+                report.ids.accessions.first().map(|a| a.id.clone()).unwrap_or_default();
         }
         let (own, to) = (self.config.node.clone(), destination.clone());
         let duty = self.custody.duty(own, sending.key.clone(), to.clone()).await.ok_or(Stopped)?;
@@ -320,12 +326,7 @@ impl Secretary {
     }
 
     /// The envelope of what was made; its key and names go into the sending.
-    fn envelope(
-        &self,
-        made: &Made,
-        sending: &mut Sending,
-        now: Timestamp,
-    ) -> (Envelope, Vec<u8>) {
+    fn envelope(&self, made: &Made, sending: &mut Sending, now: Timestamp) -> (Envelope, Vec<u8>) {
         let digest = id_of(&sending.part);
         let (key, bytes, class, syntax) = match made {
             Made::Message { bytes, lost, .. } => {
@@ -335,15 +336,14 @@ impl Secretary {
                 }
                 (format!("message-{digest}"), bytes, "", "")
             }
-            Made::Instance { uid, class, syntax, bytes } => {
+            Made::Instance { uid, series, class, syntax, bytes, .. } => {
+                sending.series.clone_from(series);
                 sending.uid.clone_from(uid);
                 sending.class.clone_from(class);
                 (uid.clone(), bytes, class.as_str(), syntax.as_str())
             }
             Made::File { extension, bytes } => {
-                let key = format!("file-{digest}.{extension}");
-                sending.uid = format!("{}.{extension}", id_of(&Sha256::of(bytes)));
-                (key, bytes, "", "")
+                (format!("file-{digest}.{extension}"), bytes, "", "")
             }
         };
         sending.key.clone_from(&key);
@@ -516,11 +516,6 @@ impl Secretary {
     }
 }
 
-/// Whether a destination's reason says that it has answered with an error.
-pub(super) fn is_error(reason: &str) -> bool {
-    Answer::tells_error(reason)
-}
-
 fn word(part: &Part) -> &'static str {
     match part {
         Part::Message { .. } => "a message",
@@ -544,11 +539,4 @@ fn parse(digest: &str) -> Option<Sha256> {
     let digit = |at: usize| u8::from_str_radix(digest.get(at..at + 2)?, 16).ok();
     let bytes: Option<Vec<u8>> = (0..32).map(|n| digit(2 * n)).collect();
     Some(Sha256(bytes?.try_into().ok()?))
-}
-
-/// A seed for what is told once of something.
-pub(super) fn seed(parts: &[&[u8]]) -> Sha256 {
-    let mut hasher = Hasher::new();
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finish()
 }

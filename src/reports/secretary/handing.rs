@@ -73,9 +73,11 @@ pub(super) fn before(sendings: &[Sending], to: &DestinationName, part: &Part) ->
     let had = sendings.iter().rev().filter(|s| {
         s.destination == *to && !s.class.is_empty() && matches!(s.fate, Fate::Yes(..) | Fate::Open)
     });
-    had.into_iter()
-        .find(of_kind)
-        .map(|s| Before { uid: s.uid.clone(), class: s.class.clone() })
+    had.into_iter().find(of_kind).map(|s| Before {
+        uid: s.uid.clone(),
+        series: s.series.clone(),
+        class: s.class.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! says.
 
 use super::Secretary;
-use super::shim::PendingLetter;
+use super::Why;
 use super::record::{DocumentRecord, LoopRecord, ReportRecord};
 use crate::cargo::{NodeName, Sha256};
 use crate::clock::Timestamp;
@@ -14,49 +14,57 @@ use crate::custody::overlay::Stopped;
 use crate::custody::register::{Book, Change, EnterError};
 use crate::orders::letter::{Letter, Subject};
 use crate::orders::verdict::What;
+use crate::orders::words::{Sentence, Word};
 
 impl Secretary {
     /// Tells one rule about a report.
     pub(super) fn tell_rule(
         &mut self,
         rule: &str,
-        what: What,
+        (what, detail): (What, Sentence),
         record: &ReportRecord,
         seed: &[u8],
         at: Timestamp,
     ) {
-        let subject = subject_of(record);
-        self.outgoing.push(Letter::of_report(rule, what, subject, seed, at));
+        let about = (subject_of(record), detail);
+        self.outgoing.push(Letter::of_report(rule, what, about, seed, at));
     }
 
     /// Tells every rule that is about this.
     pub(super) fn tell_rules(
         &mut self,
-        what: What,
+        told: (What, Sentence),
         record: &ReportRecord,
         seed: &[u8],
         at: Timestamp,
     ) {
-        let subject = subject_of(record);
-        self.tell_all(what, subject, seed, at);
+        self.tell_all(told, subject_of(record), seed, at);
     }
 
     /// The same of a study.
     pub(super) fn tell_rules_of(
         &mut self,
-        what: What,
+        told: (What, Sentence),
         (origin, study, order): (NodeName, String, Option<String>),
         seed: &[u8],
         at: Timestamp,
     ) {
         let study = Some(study).filter(|study| !study.is_empty());
-        self.tell_all(what, Subject { origin, study, order }, seed, at);
+        self.tell_all(told, Subject { origin, study, order }, seed, at);
     }
 
-    fn tell_all(&mut self, what: What, subject: Subject, seed: &[u8], at: Timestamp) {
+    fn tell_all(
+        &mut self,
+        (what, detail): (What, Sentence),
+        subject: Subject,
+        seed: &[u8],
+        at: Timestamp,
+    ) {
         let about = self.config.notices.iter().filter(|rule| rule.rules.about.contains(&what));
         let letters: Vec<Letter> = about
-            .map(|rule| Letter::of_report(&rule.name, what, subject.clone(), seed, at))
+            .map(|rule| {
+                Letter::of_report(&rule.name, what, (subject.clone(), detail.clone()), seed, at)
+            })
             .collect();
         self.outgoing.extend(letters);
     }
@@ -69,21 +77,35 @@ impl Secretary {
         let study = target.map(|t| t.study.clone()).or(said).filter(|s| !s.is_empty());
         let order = target.and_then(|t| t.order.as_ref()).map(|o| o.number.clone());
         let seed = format!("held {} {}", doc.id(), doc.tries);
-        self.tell_all(What::ReportHeld, Subject { origin, study, order }, seed.as_bytes(), now);
+        let why = match &doc.place {
+            super::record::Place::Held(Why::Match(_) | Why::Unknown(_)) => Word::HeldForMatch,
+            super::record::Place::Held(Why::Signer(_)) => Word::HeldForSigner,
+            _ => Word::HeldOtherwise,
+        };
+        let told = (What::ReportHeld, Sentence::new(why, &[]));
+        self.tell_all(told, Subject { origin, study, order }, seed.as_bytes(), now);
     }
 
     /// The reading node has a study whole.
-    pub(super) fn tell_received(&mut self, record: &LoopRecord, now: Timestamp) {
+    pub(super) fn tell_received(
+        &mut self,
+        record: &LoopRecord,
+        (at, images): (Timestamp, u64),
+        now: Timestamp,
+    ) {
         let order = Some(record.order.clone()).filter(|o| !o.is_empty());
         let of = (record.hospital.clone(), record.study.clone(), order);
         let seed = format!("received {} {}", record.hospital, record.study);
-        self.tell_rules_of(What::StudyReceived, of, seed.as_bytes(), now);
+        let told = (What::StudyReceived, Sentence::new(Word::ReceivedWhole, &[&at, &images]));
+        self.tell_rules_of(told, of, seed.as_bytes(), now);
     }
 
     /// A system does not say yes.
     pub(super) fn tell_unanswered(&mut self, record: &ReportRecord, part: &Sha256, now: Timestamp) {
+        let Some(sending) = record.sendings.iter().find(|s| s.part == *part) else { return };
         let seed = format!("unanswered {} {part}", record.id);
-        self.tell_rules(What::ReportUnacknowledged, record, seed.as_bytes(), now);
+        let detail = Sentence::new(Word::NoYesFrom, &[&sending.destination, &sending.at]);
+        self.tell_rules((What::ReportUnacknowledged, detail), record, seed.as_bytes(), now);
     }
 
     /// Enters letters, before what tells that they were written is durable.

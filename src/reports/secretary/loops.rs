@@ -21,6 +21,7 @@ use crate::custody::Arrival as Come;
 use crate::custody::overlay::Stopped;
 use crate::orders::registrar::{Hint, StudyRef};
 use crate::orders::verdict::What as Told;
+use crate::orders::words::Word;
 use crate::reports::matching::{Target, Wanted};
 use crate::reports::note::{Note, Says};
 use crate::reports::report::Status;
@@ -165,9 +166,7 @@ impl Secretary {
     ) -> Result<(), Stopped> {
         match status {
             Status::Preliminary => self.see_of(targets, Moment::Preliminary, at, now).await,
-            Status::Final | Status::Corrected => {
-                self.see_of(targets, Moment::Final, at, now).await
-            }
+            Status::Final | Status::Corrected => self.see_of(targets, Moment::Final, at, now).await,
             Status::Cancelled => Ok(()),
         }
     }
@@ -186,7 +185,7 @@ impl Secretary {
         if record.moments.see(Moment::Received, at) {
             tracing::info!(study, images, %by, "the reading node has the study whole");
             self.count(&mut record);
-            self.tell_received(&record, now);
+            self.tell_received(&record, (at, images), now);
             self.keep_loop(record);
             self.plan(&key, now);
         }
@@ -198,7 +197,8 @@ impl Secretary {
         if std::mem::take(&mut self.loops.all) {
             let foreign = self.loops.open.values().filter(|r| r.hospital != self.config.node);
             let open = foreign.filter(|r| r.moments.at(Moment::Received).is_none());
-            let of = |r: &LoopRecord| StudyRef { origin: r.hospital.clone(), study: r.study.clone() };
+            let of =
+                |r: &LoopRecord| StudyRef { origin: r.hospital.clone(), study: r.study.clone() };
             let open: Vec<StudyRef> = open.map(of).collect();
             self.loops.hints.extend(open);
         }
@@ -231,7 +231,8 @@ impl Secretary {
             }
             let Some(seconds) = record.moments.seconds(step.0, step.1) else { continue };
             let urgency = record.moments.urgency();
-            super::shim::R_.turnaround(&record.route, urgency, step, seconds);
+            let labels = [&record.route, urgency.as_str(), step.0.as_str(), step.1.as_str()];
+            self.metrics.reports.turnaround.with_label_values(&labels).observe(seconds as f64);
             record.counted.push(step);
         }
     }
@@ -274,9 +275,9 @@ impl Secretary {
         if !new.is_empty() && self.is_ended(&record).await {
             record.is_open = false;
         } else {
-            for owed in new {
-                self.tell_overdue(&record, owed, now);
-                record.told.push(owed);
+            for (due, owed) in overdue.iter().filter(|(_, owed)| new.contains(owed)) {
+                self.tell_overdue(&record, (*due, *owed), now);
+                record.told.push(*owed);
             }
         }
         self.keep_loop(record);
@@ -288,14 +289,15 @@ impl Secretary {
     async fn know(&self, record: &mut LoopRecord) -> bool {
         let wanted = Wanted { studies: vec![&record.study], ..Wanted::default() };
         let Some(known) = self.known(&wanted).await else { return false };
-        let own = known.iter().filter(|k| {
-            k.facts.origin == record.hospital && k.facts.study == record.study
-        });
+        let own = known
+            .iter()
+            .filter(|k| k.facts.origin == record.hospital && k.facts.study == record.study);
         let facts: Vec<_> = own.collect();
         let Some(first) = facts.first() else { return false };
         record.is_known = true;
         record.route.clone_from(&first.facts.route);
-        record.order = first.candidate.target.order.as_ref().map(|o| o.number.clone()).unwrap_or_default();
+        record.order =
+            first.candidate.target.order.as_ref().map(|o| o.number.clone()).unwrap_or_default();
         facts.iter().for_each(|k| drop(record.moments.hasten(k.facts.urgency)));
         // Nobody reads what stays here, nor what is sent for comparison.
         let stays = record.hospital == self.config.node && first.facts.route.is_empty();
@@ -377,10 +379,11 @@ impl Secretary {
     }
 }
 
-/// What of [`Owed`] a notice is about.
-pub(super) fn about(owed: Owed) -> Told {
+/// What a notice says of something that is overdue.
+pub(super) fn about(owed: Owed) -> (Told, Word) {
     match owed {
-        Owed::Receipt | Owed::Report => Told::ReportOverdue,
-        Owed::Acknowledgement => Told::ReportUnacknowledged,
+        Owed::Receipt => (Told::ReportOverdue, Word::ReceiptOverdue),
+        Owed::Report => (Told::ReportOverdue, Word::FinalOverdue),
+        Owed::Acknowledgement => (Told::ReportUnacknowledged, Word::AcknowledgementOverdue),
     }
 }

@@ -28,7 +28,6 @@ mod loops;
 mod notes;
 mod people;
 mod record;
-mod shim;
 mod talk;
 mod timers;
 

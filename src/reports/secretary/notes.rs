@@ -165,7 +165,8 @@ impl Secretary {
             false => format!("{} does not take it: {}", handed.destination, handed.no),
         };
         record.happened(at, "handed", what, writer.as_str());
-        let moments = [(!handed.yes.is_empty(), Moment::Delivered), (handed.all, Moment::Acknowledged)];
+        let moments =
+            [(!handed.yes.is_empty(), Moment::Delivered), (handed.all, Moment::Acknowledged)];
         record.handed.retain(|h| h.destination != handed.destination);
         record.handed.push(handed);
         let more = record.handed.len().saturating_sub(HANDED_MAX);

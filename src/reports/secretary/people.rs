@@ -24,7 +24,10 @@ impl Secretary {
         Ok(found.into_iter().find(same).ok_or_else(unknown))
     }
 
-    async fn held_with(&self, id: &str) -> Result<Result<(DocumentRecord, Why), DeskError>, Stopped> {
+    async fn held_with(
+        &self,
+        id: &str,
+    ) -> Result<Result<(DocumentRecord, Why), DeskError>, Stopped> {
         let doc = match self.document_with(id).await? {
             Ok(doc) => doc,
             Err(error) => return Ok(Err(error)),
@@ -74,7 +77,9 @@ impl Secretary {
         self.place(doc, now).await?;
         self.said_by_hand(&sha256, &format!("belongs to {place}"), by, now).await?;
         Ok(Ok(match self.document(&sha256).await?.map(|doc| doc.place) {
-            Some(Place::Held(why)) => format!("it belongs to {place} now, and still waits: {}", words(&why)),
+            Some(Place::Held(why)) => {
+                format!("it belongs to {place} now, and still waits: {}", words(&why))
+            }
             _ => format!("it belongs to {place} and is on its way"),
         }))
     }
@@ -124,7 +129,8 @@ impl Secretary {
         by: &str,
         now: Timestamp,
     ) -> Result<(), Stopped> {
-        let Some(DocumentRecord { place: Place::Filed(report), .. }) = self.document(sha256).await?
+        let Some(DocumentRecord { place: Place::Filed(report), .. }) =
+            self.document(sha256).await?
         else {
             return Ok(());
         };

@@ -189,11 +189,14 @@ pub(super) struct Sending {
     /// People were told that no yes comes.
     #[n(7)]
     pub(super) alarmed: bool,
-    /// Of a DICOM instance its UID and class, of a file its name in `uid`.
+    /// Of a DICOM instance its UID and class.
     #[n(8)]
     pub(super) uid: String,
     #[n(9)]
     pub(super) class: String,
+    /// Series Instance UID of a DICOM instance.
+    #[n(12)]
+    pub(super) series: String,
     /// Documents of the version.
     #[n(10)]
     pub(super) documents: Vec<Sha256>,

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::custody::Filter;
 use crate::custody::overlay::Stopped;
 use crate::orders::verdict::What as Told;
+use crate::orders::words::{Sentence, Word};
 use crate::reports::note::{Note, Says, WORDS_MAX, Words};
 
 /// Pieces of a study that are looked at to find where it went.
@@ -127,7 +128,10 @@ impl Secretary {
         }
         let seed = format!("asked {}", words.id);
         let of = (hospital.clone(), study.clone(), None);
-        self.tell_rules_of(Told::QuestionAsked, of, seed.as_bytes(), now);
+        if words.answers.is_empty() {
+            let told = (Told::QuestionAsked, Sentence::new(Word::AskedBy, &[&from, &at]));
+            self.tell_rules_of(told, of, seed.as_bytes(), now);
+        }
         let record = WordsRecord { hospital, study, at, from, words, is_answered: false };
         self.store.put(record.entry());
         Ok(())
