@@ -12,6 +12,7 @@ mod correction;
 mod cut;
 mod fresh;
 mod holding;
+mod instances;
 mod register;
 
 fn name<T: std::str::FromStr>(s: &str) -> T
