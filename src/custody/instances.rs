@@ -1,5 +1,5 @@
-//! To which study an instance belongs, by what custody has taken of it. Its bytes may have left
-//! since.
+//! To which study an instance belongs, by what custody has taken of it. Its bytes may have left,
+//! but its tombstone is not forgotten yet.
 
 use super::Custody;
 use super::custodian::{Custodian, LedgerState};

@@ -12,6 +12,7 @@ mod correction;
 mod cut;
 mod fresh;
 mod holding;
+mod instances;
 mod register;
 mod reports;
 
