@@ -15,7 +15,7 @@ use super::trust::tests::Authority;
 use super::*;
 use crate::cargo::{CargoKind, DestinationName, Identity, Sha256, Urgency};
 use crate::custody::state::StateName;
-use crate::custody::{self, Draft, LARGE_BYTES};
+use crate::custody::{self, CargoId, Draft, LARGE_BYTES};
 
 /// Keeps what comes, and sends nothing on.
 struct NoRoutes;
@@ -73,6 +73,26 @@ impl Site {
     async fn stop(&mut self) {
         self.shutdown.cancel();
         self.tunnel.take().unwrap().drained().await;
+    }
+
+    /// Takes cargo that this node has made into custody, owed to nobody yet.
+    async fn keep(&self, kind: CargoKind, key: &str, body: &[u8]) -> (CargoId, Identity) {
+        let mut assembly = self.custody.assemble();
+        for piece in body.chunks(100_000) {
+            assembly.push(piece).await.unwrap();
+        }
+        let origin = self.custody.node().clone();
+        let identity = Identity { origin, key: key.into(), sha256: Sha256::of(body) };
+        let length = body.len() as u64;
+        let envelope = Envelope::of_ours(kind, identity.clone(), length, clock::wall());
+        let draft = Draft { envelope, body: assembly.finish(), assignments: vec![] };
+        (self.custody.take(draft).await.unwrap().cargo(), identity)
+    }
+
+    async fn assign(&self, cargo: CargoId, to: &str) {
+        let (destination, urgency) = (to.parse().unwrap(), Urgency::Routine);
+        let to = vec![Assignment { destination, urgency, hold: None }];
+        assert!(self.custody.assign(cargo, to).await);
     }
 
     /// Takes an image of these bytes into custody, owed to `to`.
@@ -203,6 +223,40 @@ async fn after_a_cut_a_large_object_goes_on_where_it_stopped() {
     assert_has(&reading, &identity, &big).await;
     let spare = (52 << 20) - line.forwarded() as i64;
     assert!(spare > 0, "{} bytes for a body of {}", line.forwarded(), big.len());
+}
+
+/// The reading centre was dialled: a report goes home on the connection that the hospital made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_60_mb_that_is_sent_once_matched_goes_home_and_on_after_a_cut() {
+    let (hospital, reading, line, _ca) = pair().await;
+    let big = body(8, 60 << 20);
+    let (cargo, identity) = reading.keep(CargoKind::Report, "report-1", &big).await;
+    assert_eq!(reading.custody.summary_now().await.unwrap().unrouted, 1);
+    reading.assign(cargo, "hospital").await;
+    until("half of it on the line", || line.returned() > 30 << 20).await;
+    line.cut(true);
+    assert_eq!(hospital.custody.find(&identity).await, None, "it was cut in time");
+    until("both sides notice", || !hospital.up() && !reading.up()).await;
+    line.cut(false);
+    until("a receipt", || reading.duties("hospital", StateName::Receipted, None) == 1).await;
+    assert_has(&hospital, &identity, &big).await;
+    let spare = (74 << 20) - line.returned() as i64;
+    assert!(spare > 0, "{} bytes for a body of {}", line.returned(), big.len());
+    // It has come home, and waits for no route.
+    assert_eq!(hospital.custody.summary_now().await.unwrap().unrouted, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_say_of_reports_goes_both_ways() {
+    let (hospital, reading, _line, _ca) = pair().await;
+    for (from, to, name) in [(&hospital, &reading, "reading"), (&reading, &hospital, "hospital")] {
+        let (cargo, identity) = from.keep(CargoKind::Note, "said-1", b"a question").await;
+        from.assign(cargo, name).await;
+        until("a receipt", || from.duties(name, StateName::Receipted, None) == 1).await;
+        assert_has(to, &identity, b"a question").await;
+        let come = to.custody.arrivals(CargoId(0), 9).await.unwrap();
+        assert!(come.iter().any(|a| a.envelope.identity == identity && a.body.len() == 10));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
