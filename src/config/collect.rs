@@ -13,7 +13,7 @@ use super::source::Source;
 use super::value::*;
 use crate::dicom::AeTitle;
 use crate::reports::arrive::ArriveRules;
-use crate::reports::folder::{self, FolderConfig};
+use crate::reports::folder::FolderConfig;
 use crate::reports::report::Status;
 
 /// Shortest time for which a file must stay as it is.

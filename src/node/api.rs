@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +10,6 @@ use super::{StartError, bind};
 use crate::config::Config;
 use crate::ops::View;
 use crate::ops::api::{Api, listener};
-use crate::reports::arrive::ArriveRules;
 
 /// The API, where it is listened for, and what listens.
 pub(super) struct Serving {
@@ -30,15 +28,7 @@ pub(super) async fn listen(
     let (Some(section), Some(door)) = (&config.api, config.api_door()?) else { return Ok(None) };
     let listener = bind("the API", section.listen).await?;
     let address = listener.local_addr().ok();
-    let api = Arc::new(Api::new(view.clone(), door, rules(config)));
+    let api = Arc::new(Api::new(view.clone(), door, config.arrive_rules().unwrap_or_default()));
     let task = tokio::spawn(listener::serve(listener, api.clone(), accepting.clone()));
     Ok(Some(Serving { api, address, task }))
-}
-
-/// How a report that is sent to the API is understood.
-fn rules(config: &Config) -> ArriveRules {
-    let zone = config.orders.as_ref().map_or(TimeZone::UTC, |orders| orders.zone.clone());
-    let flagging = config.reports.as_ref().map(|reports| reports.flagging.clone());
-    let flagging = flagging.unwrap_or_default();
-    ArriveRules { zone, flagging, ..ArriveRules::default() }
 }

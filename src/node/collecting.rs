@@ -117,7 +117,7 @@ impl Clerk {
     }
 
     async fn collect(&self, way: &str, report: &Report) -> Result<Kept, CollectError> {
-        let taken = collect::take(&self.custody, report).await;
+        let taken = collect::take(&self.custody, report).await.map(|collected| collected.kept);
         self.count(
             way,
             match &taken {

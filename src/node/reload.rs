@@ -57,6 +57,9 @@ impl Node {
         if let (Some(api), Some(door)) = (&self.api, door) {
             api.api.replace(door);
         }
+        if let (Some(api), Some(rules)) = (&self.api, new.arrive_rules()) {
+            api.api.understand(rules);
+        }
         if let (Some(tls), Some(new)) = (&self.hl7_tls, hl7_tls) {
             tls.store(new);
         }
@@ -75,6 +78,11 @@ impl Node {
                 Ok(Err(e)) => said.push(format!("orders: the times stay as they were: {e}")),
                 Err(_) => said.push("orders: the times count once the ledger is ready".into()),
             }
+        }
+        if let (Some(desk), Some(rules)) = (&self.view.reports, new.secretary())
+            && let Err(e) = desk.rules(rules).await
+        {
+            said.push(format!("reports: the rules stay as they were: {e}"));
         }
         let of_destination = |change: &Change| match change {
             Change::Applied { key } => key.starts_with("destination"),

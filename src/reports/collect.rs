@@ -25,13 +25,22 @@ pub enum CollectError {
     Take(#[from] TakeError),
 }
 
+/// A report that is in custody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// Custody's yes.
+    pub kept: Kept,
+    /// Id of the document, for people: 32 hexadecimal digits.
+    pub document: String,
+}
+
 /// Takes a report into custody. Returns once it would survive a power cut; the same report again
 /// gives the same yes.
 ///
 /// # Errors
 ///
 /// [`CollectError`]: nothing was kept.
-pub async fn take(custody: &Custody, report: &Report) -> Result<Kept, CollectError> {
+pub async fn take(custody: &Custody, report: &Report) -> Result<Collected, CollectError> {
     let bytes = report.encode();
     let sha256 = Sha256::of(&bytes);
     let key = format!("{KEY}{sha256}");
@@ -43,5 +52,7 @@ pub async fn take(custody: &Custody, report: &Report) -> Result<Kept, CollectErr
     envelope.accession = report.ids.accessions.first().map(|a| a.id.clone()).unwrap_or_default();
     let mut assembly = custody.assemble();
     assembly.push(&bytes).await?;
-    Ok(custody.take(Draft { envelope, body: assembly.finish(), assignments: Vec::new() }).await?)
+    let draft = Draft { envelope, body: assembly.finish(), assignments: Vec::new() };
+    let kept = custody.take(draft).await?;
+    Ok(Collected { kept, document: sha256.to_string()[..32].to_owned() })
 }

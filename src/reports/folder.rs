@@ -175,8 +175,8 @@ impl Looking {
 
     async fn take(&mut self, group: Group, report: Report) -> Result<(), String> {
         match collect::take(&self.custody, &report).await {
-            Ok(kept) => {
-                self.count(if kept.is_new() { "taken" } else { "again" });
+            Ok(collected) => {
+                self.count(if collected.kept.is_new() { "taken" } else { "again" });
                 self.on_disk(move |folder| folder.move_taken(&group.files)).await
             }
             Err(why) => {

@@ -82,7 +82,7 @@ pub struct Api {
     door: ArcSwap<Door>,
     failures: Mutex<Failures>,
     /// How a report that is sent here is understood.
-    rules: Arc<ArriveRules>,
+    rules: ArcSwap<ArriveRules>,
     /// Room for long bodies, in MiB.
     room: Arc<Semaphore>,
 }
@@ -94,9 +94,14 @@ impl Api {
             view,
             door: ArcSwap::from_pointee(door),
             failures: Mutex::default(),
-            rules: Arc::new(rules),
+            rules: ArcSwap::from_pointee(rules),
             room: Arc::new(Semaphore::new(said::ROOM_MIB)),
         }
+    }
+
+    /// Reports are understood by other rules from now on.
+    pub fn understand(&self, rules: ArriveRules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Takes over what a reload has read. Connections finish the request in hand and end: who comes

@@ -119,7 +119,7 @@ async fn enter(
     Extension(caller): Extension<Caller>,
     long: Long,
 ) -> Result<Response, Problem> {
-    let (rules, by) = (api.rules.clone(), caller.by());
+    let (rules, by) = (api.rules.load_full(), caller.by());
     let (body, room) = long.into_parts();
     let read = tokio::task::spawn_blocking(move || {
         // A list would be read as the fields in their order.
@@ -137,8 +137,7 @@ async fn enter(
         Ok(report) => report?,
         Err(_) => return Err(Problem::malformed("the report cannot be read")),
     };
-    let document = report.digest().to_string();
-    let kept = collect::take(&api.view.custody, &report).await?;
+    let collect::Collected { kept, document } = collect::take(&api.view.custody, &report).await?;
     drop(room);
     let status = if kept.is_new() { StatusCode::CREATED } else { StatusCode::OK };
     let receipt = json!({ "document": document, "new": kept.is_new() });

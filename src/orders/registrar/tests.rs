@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::cargo::{Assignment, CargoKind, Envelope, Identity, Sha256, Urgency};
-use crate::custody::{Config as CustodyConfig, Draft};
+use crate::custody::{Config as CustodyConfig, Draft, Follower};
 use crate::orders::identifier::{Agreement, Identifier};
 
 const HOSPITAL: &str = "st-elsewhere";
@@ -44,7 +44,7 @@ impl Site {
         let node: NodeName = node.parse().unwrap();
         let metrics = Metrics::new();
         let mut config = CustodyConfig::new(node.clone(), data.into());
-        config.followed = true;
+        config.followed = [Follower::Orders].into();
         config.room.reserve = 1 << 20;
         config.room.capacity = Some(4 << 30);
         let custody = Custody::open(config, metrics.clone()).unwrap();

@@ -336,7 +336,11 @@ impl Secretary {
                 }
                 (format!("message-{digest}"), bytes, "", "")
             }
-            Made::Instance { uid, series, class, syntax, bytes, .. } => {
+            Made::Instance { uid, series, class, syntax, bytes, anew } => {
+                if let Some(why) = anew {
+                    let destination = &sending.destination;
+                    tracing::warn!(%destination, %why, "a document is said anew");
+                }
                 sending.series.clone_from(series);
                 sending.uid.clone_from(uid);
                 sending.class.clone_from(class);

@@ -298,7 +298,9 @@ impl Secretary {
         record.route.clone_from(&first.facts.route);
         record.order =
             first.candidate.target.order.as_ref().map(|o| o.number.clone()).unwrap_or_default();
-        facts.iter().for_each(|k| drop(record.moments.hasten(k.facts.urgency)));
+        for known in &facts {
+            record.moments.hasten(known.facts.urgency);
+        }
         // Nobody reads what stays here, nor what is sent for comparison.
         let stays = record.hospital == self.config.node && first.facts.route.is_empty();
         if stays || first.facts.is_prior {

@@ -21,6 +21,8 @@ struct State {
     /// Bytes per second from the dialler to the listener; 0: as fast as it goes.
     rate: AtomicU64,
     forwarded: AtomicU64,
+    /// Bytes from the listener to the dialler.
+    returned: AtomicU64,
 }
 
 pub(super) struct Line {
@@ -74,6 +76,7 @@ impl Line {
                 let Ok(n) = far.recv(&mut buffer).await else { continue };
                 let who = *from.borrow();
                 if let (Some(who), false) = (who, held.cut.load(Ordering::Relaxed)) {
+                    held.returned.fetch_add(n as u64, Ordering::Relaxed);
                     let _ = near.send_to(&buffer[..n], who).await;
                 }
             }
@@ -99,5 +102,10 @@ impl Line {
     /// Bytes that went from the dialler to the listener.
     pub(super) fn forwarded(&self) -> u64 {
         self.state.forwarded.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that went from the listener to the dialler.
+    pub(super) fn returned(&self) -> u64 {
+        self.state.returned.load(Ordering::Relaxed)
     }
 }
