@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -408,7 +408,7 @@ proptest! {
         let mut report = text(&said);
         report.status = states[status];
         let pages = Part::Instance { structured: false, from: Source::PagesOfText };
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = BTreeSet::new();
         for wanted in [MESSAGE, STRUCTURED, pages] {
             for report in [&report, &text(&other)] {
                 let made = make(report, wanted.clone(), &home, None);
