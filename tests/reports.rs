@@ -22,6 +22,13 @@ use hikyaku::dicom::text::Repertoire;
 use hikyaku::hl7::header::Accepts;
 use hikyaku::hl7::inbound::{Content, Inbound, Rules};
 use hikyaku::hl7::report::{DocumentKind, ReportMessage};
+use hikyaku::orders::identifier::{Identifier, Patient};
+use hikyaku::orders::order::{Order, OrderKey};
+use hikyaku::reports::arrive::ArriveRules;
+use hikyaku::reports::home::{Part, Source};
+use hikyaku::reports::make::{self, Before, Home, Made, Task};
+use hikyaku::reports::matching::Target;
+use hikyaku::reports::report::{Form, FormKind, Identifiers, Reader, Report, Status};
 use tempfile::TempDir;
 
 /// Kanji whose bytes in ISO 2022 are delimiters elsewhere, half-width kana, and both scripts.
@@ -258,6 +265,203 @@ fn a_pdf_that_dcmtk_has_encapsulated_comes_out_as_it_went_in() {
         assert_eq!(read.encapsulated.unwrap().bytes, bytes);
         assert_eq!((&*read.facts.patient.id, &*read.facts.title.meaning), ("4711", "Report"));
     }
+}
+
+/// A report of one form that has arrived, and its parts for `home`, which counts as a version of it.
+fn made(report: &Report, parts: &[Part], home: &Home) -> Vec<Made> {
+    let origin: hikyaku::cargo::NodeName = "hospital".parse().unwrap();
+    let key = OrderKey { origin: origin.clone(), number: "P1".into() };
+    let mut order = Order::empty(key.clone());
+    let c = &mut order.content;
+    c.placer = Some(Identifier::bare("P1"));
+    c.accession = Some(Identifier::bare("A1"));
+    c.patient.ids = vec![Identifier::of("4711", "EAST")];
+    c.patient.names = vec!["山田^骨".into(), "ヤマダ^ホネ".into(), "YAMADA^HONE".into()];
+    let study = report.ids.studies.first().cloned().unwrap_or_else(|| "1.2.3".into());
+    let target = Target { origin, study, order: Some(key) };
+    let before = Before { uid: "1.2.9".into(), class: BASIC_TEXT_SR.into(), series: String::new() };
+    let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(9));
+    let task = Task {
+        report,
+        id: "r",
+        version: report.digest(),
+        number: 1,
+        target: &target,
+        order: Some(&order),
+        before: (report.status == Status::Corrected).then_some(&before),
+        at: Timestamp(1_764_000_000_000),
+        zone: &zone,
+    };
+    let part = |part| make::part(&task, part, home).unwrap_or_else(|e| panic!("{part:?}: {e}"));
+    parts.iter().map(part).collect()
+}
+
+/// A report by its facts and forms.
+fn report_of(status: Status, forms: Vec<Form>) -> Report {
+    let reader = Reader { name: "DOKUEI^I=読影^医".into(), ..Reader::default() };
+    Report {
+        ids: Identifiers::default(),
+        status,
+        is_signed: true,
+        patient: Patient::default(),
+        title: "頭部CT".into(),
+        language: "ja".into(),
+        authors: vec![],
+        verifiers: vec![reader],
+        written_at: Some(Timestamp(1_764_000_000_000)),
+        critical: vec![],
+        forms,
+        source: "RIS".into(),
+        is_addendum: false,
+    }
+}
+
+#[test]
+fn what_is_made_for_an_archive_is_valid_in_every_state_and_both_character_sets() {
+    let dir = TempDir::new().unwrap();
+    let pdf = Pages::of("head", TEXT).bytes;
+    let cda = b"<ClinicalDocument xmlns=\"urn:hl7-org:v3\"/>".to_vec();
+    let instance = |structured, from| Part::Instance { structured, from };
+    let parts = [
+        instance(true, Source::StructuredOfText),
+        instance(false, Source::PagesOfText),
+        instance(false, Source::Around(FormKind::Pdf)),
+        instance(false, Source::Around(FormKind::Cda)),
+    ];
+    for status in [Status::Preliminary, Status::Final, Status::Corrected, Status::Cancelled] {
+        let forms = vec![
+            Form::new(FormKind::Text, TEXT.into()),
+            Form::new(FormKind::Pdf, pdf.clone()),
+            Form::new(FormKind::Cda, cda.clone()),
+        ];
+        let report = report_of(status, forms);
+        for japanese in [true, false] {
+            let mut home = Home::default();
+            home.document.japanese = japanese;
+            home.document.institution = "病院".into();
+            for (n, made) in made(&report, &parts, &home).into_iter().enumerate() {
+                let Made::Instance { uid, class, bytes, .. } = made else { panic!() };
+                let path = file(&dir, &format!("{n}.dcm"), &class, &uid, &bytes);
+                assert_eq!(errors(&path), [""; 0], "{status:?} {n}");
+                assert!(run("dcmftest", &[], &path).1.starts_with("yes:"));
+                let read = read(&path);
+                assert_eq!(read.facts.patient.name, "YAMADA^HONE=山田^骨=ヤマダ^ホネ");
+                assert_eq!((&*read.facts.study, &*read.facts.accession), ("1.2.3", "A1"));
+                if n == 0 {
+                    let (valid, said) = run("dsrdump", &[], &path);
+                    assert!(valid && !said.contains("E: "), "{said}");
+                    assert!(read.text.contains(TEXT), "{}", read.text);
+                }
+                let inside = read.encapsulated.map(|document| document.bytes);
+                assert!(n != 2 || inside.as_ref() == Some(&pdf));
+                assert!(n != 3 || inside.as_ref() == Some(&cda));
+            }
+        }
+    }
+}
+
+#[test]
+fn python_reads_the_message_of_a_report_with_all_of_its_text_names_and_its_pdf() {
+    let dir = TempDir::new().unwrap();
+    let pdf = Pages::of("head", TEXT).bytes;
+    for charset in ["UNICODE UTF-8", "~ISO IR87"] {
+        // ISO-2022-JP has no half-width kana.
+        let text = if charset.is_ascii() && charset.starts_with('~') {
+            TEXT.replace("ﾎﾝﾔｸ", "翻訳")
+        } else {
+            TEXT.to_owned()
+        };
+        let forms = vec![
+            Form::new(FormKind::Text, text.clone().into_bytes()),
+            Form::new(FormKind::Pdf, pdf.clone()),
+        ];
+        let received = Source::Received;
+        let part =
+            Part::Message { text: received(FormKind::Text), pdf: Some(received(FormKind::Pdf)) };
+        let mut home = Home::default();
+        home.message.dialect.charset = charset.parse().unwrap();
+        let made = made(&report_of(Status::Final, forms), &[part], &home).remove(0);
+        let Made::Message { bytes, control_id, lost: 0 } = made else { panic!("{made:?}") };
+        let path = dir.path().join("a.hl7");
+        fs::write(&path, bytes).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/parse_hl7.py");
+        let python = std::env::var("HIKYAKU_TEST_PYTHON").unwrap_or_else(|_| {
+            format!("{}/target/test-venv/bin/python", env!("CARGO_MANIFEST_DIR"))
+        });
+        let (ok, said) = run(&python, &[script.to_str().unwrap()], &path);
+        assert!(ok, "{said}");
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let lines: Vec<&str> =
+            said["text"].as_array().unwrap().iter().filter_map(|l| l.as_str()).collect();
+        assert_eq!(lines.join("\n"), text);
+        assert_eq!((&said["kind"], &said["status"]), (&"ORU^R01^ORU_R01".into(), &"F".into()));
+        assert_eq!((&said["placer"], &said["accession"]), (&"P1".into(), &"A1".into()));
+        assert_eq!(said["control_id"], control_id.as_str());
+        let names = said["names"].as_str().unwrap();
+        assert!(names.contains("山田^骨") && names.contains("ヤマダ^ホネ"), "{names}");
+        assert_eq!(said["reader"], "&読影&医");
+        let document = said["documents"][0].as_str().unwrap();
+        use base64::Engine as _;
+        assert_eq!(base64::engine::general_purpose::STANDARD.decode(document).unwrap(), pdf);
+    }
+}
+
+#[test]
+fn every_real_report_passes_to_the_byte_and_comes_out_of_a_message_with_its_text() {
+    let mut passed = 0;
+    for path in below(&data().join("samples")).into_iter().chain(more()) {
+        let bytes = fs::read(&path).unwrap();
+        let Some((syntax, set)) = part10_of(&bytes) else { continue };
+        let Ok(read) = report::read(set, &syntax) else { continue };
+        let Ok(mut arrived) = ArriveRules::default().of_document(&read, set, &syntax, "X") else {
+            continue;
+        };
+        // As its order has it: that of the same patient.
+        arrived.patient = Patient::default();
+        let (structured, kind) = match read.encapsulated {
+            Some(_) => (false, FormKind::Encapsulated),
+            None => (true, FormKind::Structured),
+        };
+        let received = Part::Instance { structured, from: Source::Received(kind) };
+        let home = Home::default();
+        let target =
+            Target { origin: "h".parse().unwrap(), study: read.facts.study.clone(), order: None };
+        let zone = jiff::tz::TimeZone::UTC;
+        let task = Task {
+            report: &arrived,
+            id: "r",
+            version: arrived.digest(),
+            number: 1,
+            target: &target,
+            order: None,
+            before: None,
+            at: Timestamp(0),
+            zone: &zone,
+        };
+        let Made::Instance { bytes, anew: None, .. } = make::part(&task, &received, &home).unwrap()
+        else {
+            panic!("{}", path.display())
+        };
+        assert!(bytes == set, "{}", path.display());
+        if structured && !read.text.is_empty() {
+            let from = Source::TextOf(FormKind::Structured);
+            let part = Part::Message { text: from, pdf: None };
+            let mut with_patient = arrived.clone();
+            with_patient.patient.ids = vec![Identifier::bare("1")];
+            let task = Task { report: &with_patient, ..task };
+            let Made::Message { bytes, .. } = make::part(&task, &part, &home).unwrap() else {
+                panic!()
+            };
+            let accepts = Accepts { reports: true, ..Accepts::default() };
+            let inbound = Inbound::read(&bytes, &Rules { accepts, ..Rules::default() });
+            let Ok(Content::Reports(said)) = inbound.content() else {
+                panic!("{}: {:?}", path.display(), inbound.content())
+            };
+            assert_eq!(said.reports[0].text(), read.text, "{}", path.display());
+        }
+        passed += 1;
+    }
+    assert!(passed >= 5, "{passed}");
 }
 
 /// Files below a folder.

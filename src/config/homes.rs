@@ -36,8 +36,8 @@ fn home(
     style: impl FnOnce(&mut Section<'_, '_>, &mut Home),
 ) -> Option<Home> {
     let wants = s.one_or_list("reports", word(words));
-    let makes_pages = s.or("report_pages", "false", boolean);
-    let preliminary = s.or("report_preliminary", "false", boolean);
+    let makes_pages = s.maybe("report_pages", boolean).unwrap_or_default();
+    let preliminary = s.maybe("report_preliminary", boolean).unwrap_or_default();
     let wants: Option<BTreeSet<Want>> = wants.map(|wants| wants.into_iter().collect());
     let mut home = Home { makes_pages, preliminary, ..Home::default() };
     let styled = s.maybe_table("report", |s| {
@@ -283,5 +283,100 @@ impl Config {
             Some((destination.name.clone(), home))
         });
         homes.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const BASE: &str = "
+        node = { name = 'st-elsewhere' }
+        orders = {}
+        reports = {}
+        tunnel = { certificate = 'a', key = 'b', trust = 'c', listen = '0.0.0.0:4433' }
+        route = [{ name = 'r', to = ['reading'] }]
+        [[destination]]
+        name = 'reading'
+        kind = 'node'
+    ";
+
+    fn read(more: &str) -> super::super::Read {
+        Config::parse(&format!("{BASE}\n{more}"), Path::new("h.toml"))
+    }
+
+    fn problems(more: &str) -> String {
+        let problems = read(more).expect_err("nothing is wrong");
+        problems.iter().map(|problem| format!("{problem}\n")).collect()
+    }
+
+    const HIS: &str = "
+        [[destination]]
+        name = 'his'
+        kind = 'hl7'
+        address = 'his:2575'
+        receiving_application = 'HIS'
+        charset = '~ISO IR87'
+        reports = ['message']
+        report_preliminary = true
+        [destination.report]
+        version = '2.3'
+        service = 'R-9^Report^L'
+        header = ['{title}', '']
+        fields = { 'OBR-24' = '{modality}' }
+    ";
+
+    #[test]
+    fn a_system_that_only_takes_reports_needs_no_route_and_has_the_names_of_its_connection() {
+        let (config, warnings) = read(HIS).unwrap_or_else(|all| panic!("{all:?}"));
+        assert!(warnings.iter().all(|w| !w.to_string().contains("no route")), "{warnings:?}");
+        let homes = config.homes();
+        let home = homes.values().next().unwrap();
+        assert!(homes.len() == 1 && home.preliminary && !home.makes_pages);
+        assert_eq!(home.wants, [Want::Message].into());
+        let style = &home.message;
+        let dialect = &style.dialect;
+        assert_eq!((&*dialect.from.0, &*dialect.from.1), ("HIKYAKU", "st-elsewhere"));
+        assert_eq!((&*dialect.to.0, &*dialect.version), ("HIS", "2.3"));
+        assert_eq!(dialect.charset, "~ISO IR87".parse().unwrap());
+        assert_eq!((style.header.len(), style.fields.len()), (2, 1));
+        assert!(matches!(&style.service, Service::Always(code) if code.id == "R-9"));
+        let told = super::super::describe(&config);
+        assert!(told.contains("reports as ORU^R01 (2.3) with PDF, preliminary ones too"), "{told}");
+    }
+
+    #[test]
+    fn what_a_kind_cannot_take_and_what_is_no_place_or_field_is_told() {
+        let node = problems("reports = ['message']");
+        assert!(node.contains("belongs to a destination of kind hl7, dicom or folder"), "{node}");
+        for (from, to, told) in [
+            ("['message']", "['structured']", "\"message\" or \"message-text\""),
+            ("'{title}'", "'{titel}'", "there is no {titel}"),
+            ("OBR-24", "MSH-10", "is written by this node itself"),
+            ("'2.3'", "'2.8'", "\"2.5.1\""),
+            ("R-9^Report^L", "R-9", "\"order\", \"report\""),
+            ("reports = ['message']", "", "this destination would get no report"),
+        ] {
+            let said = problems(&HIS.replace(from, to));
+            assert!(said.contains(told), "{to}: {said}");
+        }
+        let without = format!("{BASE}\n{HIS}").replace("reports = {}", "");
+        let said = Config::parse(&without, Path::new("h.toml")).expect_err("no [reports]");
+        assert!(said.iter().any(|p| p.to_string().contains("add a [reports] section")), "{said:?}");
+    }
+
+    #[test]
+    fn how_reports_are_taken_counts_after_a_restart() {
+        use super::super::{Change, changes};
+        let (old, _) = read(HIS).unwrap();
+        let (new, _) =
+            read(&HIS.replace("'2.3'", "'2.4'").replace("his:2575", "his:2576")).unwrap();
+        let waits = |key: &str| {
+            let same = |c: &Change| matches!(c, Change::NeedsRestart { key: k, .. } if k == key);
+            changes(&old, &new).iter().any(same)
+        };
+        assert!(waits("destination.his.report.version") && !waits("destination.his.address"));
     }
 }

@@ -116,7 +116,7 @@ fn new(
         ["%Y%m%d", "%H%M%S", "%z"].map(|pattern| facts::time(task, written, pattern));
     let readers = facts::readers(task);
     let author = report.authors.first().or(readers.first());
-    let author = author.map(|reader| name_of(reader)).unwrap_or_default();
+    let author = author.map(name_of).unwrap_or_default();
     let verifier = report.verifiers.first().filter(|_| report.is_signed);
     let predecessors: Vec<Evidence> = predecessor(task, &study, &series).into_iter().collect();
     let requests = [request(task, &study)];

@@ -7,8 +7,12 @@ use crate::hl7::charset::CharsetRule;
 use crate::hl7::message::Message;
 use crate::hl7::order::OrderFields;
 use crate::hl7::report::{Observation, Report as Hl7Report, ReportMessage};
+use crate::orders::identifier::Identifier;
 use crate::reports::home::Source;
 use crate::reports::report::{FormKind, Report, Status};
+
+/// What messages are tried in that do not say truly what they are in.
+const CHARSETS: [&str; 5] = ["UTF-8", "~ISO IR87", "SHIFT_JIS", "EUC-JP", "8859/1"];
 
 /// Lines end in LF, here and everywhere.
 fn lines(text: &str) -> String {
@@ -61,15 +65,18 @@ pub(super) fn told(task: &Task<'_>, from: Source, home: &Home) -> Result<String,
 pub(super) fn as_sent(report: &Report) -> Option<Hl7Report> {
     let form = report.form(FormKind::Message)?;
     let text = report.text()?;
-    let decoded = CharsetRule::default().decode(&form.bytes).ok()?;
-    let message = Message::parse(&decoded.text).ok()?;
-    let said = ReportMessage::read(&message, &OrderFields::default()).ok()?;
-    let number = |id: &Option<crate::orders::identifier::Identifier>| {
-        id.as_ref().map_or(String::new(), |id| id.id.clone())
-    };
+    let number = |id: &Option<Identifier>| id.as_ref().map_or("", |id| &id.id).to_owned();
     let (placer, filler) = (number(&report.ids.placer), number(&report.ids.filler));
     let same = |r: &Hl7Report| r.placer.id == placer && r.filler.id == filler && r.text() == text;
-    said.reports.into_iter().find(same)
+    let read = |rule: CharsetRule| {
+        let message = Message::parse(&rule.decode(&form.bytes).ok()?.text).ok()?;
+        let said = ReportMessage::read(&message, &OrderFields::default()).ok()?;
+        said.reports.into_iter().find(same)
+    };
+    // Which set its route was read in is not known here; the right one gives the same text.
+    let named = CHARSETS.iter().filter_map(|name| name.parse().ok());
+    let rules = named.map(|set| CharsetRule { always: Some(set), ..CharsetRule::default() });
+    std::iter::once(CharsetRule::default()).chain(rules).find_map(read)
 }
 
 /// The sections of a structured report: those of the message, else one.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Longest template, in bytes.
-pub(super) const TEMPLATE_LENGTH_MAX: usize = 1_000;
+const TEMPLATE_LENGTH_MAX: usize = 1_000;
 
 /// The places that there are.
 pub(super) const PLACES: [&str; 16] = [
