@@ -65,9 +65,8 @@ impl Wanted {
 }
 
 /// What a person decides about a report, a document, a study or a critical result.
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct Decision {
     of: String,
     document: String,
