@@ -213,7 +213,7 @@ async fn main() {
     let node: hikyaku::cargo::NodeName = "bench".parse().expect("a name");
     let metrics = Metrics::new();
     let mut config = CustodyConfig::new(node.clone(), dir.path().into());
-    config.followed = [custody::Follower::Orders].into();
+    config.followed = [hikyaku::custody::Follower::Orders].into();
     let custody = Custody::open(config, metrics.clone()).expect("custody");
     let config = Config {
         node,

@@ -16,9 +16,6 @@ use crate::reports::arrive::ArriveRules;
 use crate::reports::folder::FolderConfig;
 use crate::reports::report::Status;
 
-/// Shortest time for which a file must stay as it is.
-const SETTLE_MIN: Duration = Duration::from_secs(1);
-
 /// How reports are understood, and by which ways they come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CollectSection {
@@ -95,10 +92,6 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     check_dicom(source, &collect.dicom, document);
     for (n, (position, folder)) in collect.folders.iter().enumerate() {
         let key = |name: &str| format!("reports.folder[{position}].{name}");
-        if folder.settle < SETTLE_MIN {
-            let advice = "a file that is still being written would be taken half: 1s at least";
-            source.problem(&key("settle"), "is too short", advice);
-        }
         if folder.wait < folder.settle {
             let advice = "what belongs together would be set aside before it is looked at";
             source.problem(&key("wait"), "is shorter than settle", advice);
@@ -191,3 +184,6 @@ impl Config {
         folders.map(config).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
