@@ -8,6 +8,7 @@ Prints one JSON line for each yes: {"said": "create"|"set"|"action", "uid": UID,
 answer was lost is there already: 0111 to N-CREATE, and 0110 with Error ID A710 to N-SET, then are the yes. A
 request for commitment is asked again under another Transaction UID.
 """
+import faulthandler
 import json
 import sys
 import threading
@@ -21,6 +22,7 @@ from modality import COMMITMENT, COMMITMENT_INSTANCE, MPPS, data_set
 IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 FINAL = 0xA710
 PAUSE = 0.1  # Between two studies: a busy modality, not a flood.
+PATIENCE = 60  # Seconds from the end of standard input to our own.
 
 
 def begun(study):
@@ -51,7 +53,13 @@ class Modality:
 
     def wait_for_the_end(self):
         sys.stdin.read()
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
         self.over.set()
+
+    def end(self):
+        """pynetdicom's threads would not let us end before nothing was said for ten seconds."""
+        if self.assoc is not None and self.assoc.is_established:
+            self.assoc.abort()
 
     def connect(self):
         if self.assoc is not None and self.assoc.is_established:
@@ -95,8 +103,7 @@ def say(said, uid, study):
     print(json.dumps({"said": said, "uid": uid, "study": study}), flush=True)
 
 
-def main():
-    modality, prefix = Modality(int(sys.argv[1])), sys.argv[2]
+def work(modality, prefix):
     n = 0
     while not modality.over.is_set():
         n += 1
@@ -119,6 +126,14 @@ def main():
             return
         say("action", transaction(attempt), study)
         time.sleep(PAUSE)
+
+
+def main():
+    modality = Modality(int(sys.argv[1]))
+    try:
+        work(modality, sys.argv[2])
+    finally:
+        modality.end()
 
 
 if __name__ == "__main__":

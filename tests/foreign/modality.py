@@ -20,6 +20,7 @@ on one that is opened to --listen. Steps:
 Data sets are JSON by keyword; a list of objects is a sequence. Exit code 0 when all was done.
 """
 import argparse
+import faulthandler
 import json
 import sys
 import threading
@@ -38,6 +39,7 @@ COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 IAN = "1.2.840.10008.5.1.4.33"
 WORKLIST = "1.2.840.10008.5.1.4.31"
 PATIENCE = 30
+WHOLE = 100  # Seconds that all may take; who takes longer says where it hangs, and ends.
 
 
 def arguments():
@@ -80,6 +82,7 @@ def plain(set_):
 class Modality:
     def __init__(self, args):
         self.args, self.lock, self.events, self.received = args, threading.Lock(), 0, []
+        self.reporting = []
         self.changed = threading.Condition()
 
     def say(self, line):
@@ -87,6 +90,7 @@ class Modality:
             print(json.dumps(line), flush=True)
 
     def event(self, event):
+        self.reporting.append(threading.current_thread())
         time.sleep(self.args.event_delay)
         own = event.assoc.is_requestor
         self.say({"event": event.event_type, "data": plain(event.event_information),
@@ -95,6 +99,11 @@ class Modality:
             self.events += 1
             self.changed.notify_all()
         return int(self.args.event_status, 16), None
+
+    def finish_reports(self):
+        """An answer to an event that is not on its way when we release ends pynetdicom's machine."""
+        for thread in list(self.reporting):
+            thread.join(PATIENCE)
 
     def message(self, event):
         # Called where messages are taken off the line, one after the other. Lines are printed by
@@ -178,6 +187,7 @@ class Modality:
         elif kind == "sleep":
             time.sleep(step["seconds"])
         elif kind == "release":
+            self.finish_reports()
             assoc.release()
         elif kind == "abort":
             assoc.abort()
@@ -186,6 +196,7 @@ class Modality:
 
 
 def main():
+    faulthandler.dump_traceback_later(WHOLE, exit=True)
     args = arguments()
     steps = json.load(sys.stdin)
     modality = Modality(args)
@@ -203,6 +214,7 @@ def main():
     keep_answers(assoc)
     for step in steps:
         modality.do(assoc, step)
+    modality.finish_reports()
     if assoc.is_established:
         assoc.release()
 

@@ -12,8 +12,10 @@ use crate::evidence::{ask as say_step, begun, create, ended, set};
 use crate::foreign::python_module;
 use crate::rogue::Authority;
 use crate::sender::{Object, new_study, send_study};
-use crate::site::{HOSPITAL, Node, Plan, Port, READING, Site, hikyaku, run, run_ok, text, until};
-use crate::{foreign, ports};
+use crate::site::{
+    HOSPITAL, Node, PATIENCE, Plan, Port, READING, Site, hikyaku, run, run_ok, text, until,
+};
+use crate::{ending, foreign, ports};
 
 const ALL: &str = "\"read-orders\", \"write-orders\", \"read-missing\", \"read-studies\", \
                    \"link-studies\", \"read-reports\", \"write-reports\", \"acknowledge\", \
@@ -479,7 +481,7 @@ fn a_certificate_names_its_client_a_foreign_one_none_and_a_revoked_one_ends_its_
     std::io::Write::write_all(&mut open.stdin.take().unwrap(), b"again\n").expect("a client");
     let said = lines.next().expect("a line").expect("text");
     assert_eq!(said, "closed");
-    open.wait().expect("its end");
+    ending::status("the client", &mut open, PATIENCE);
     assert!(with(&good, "/missing").is_err(), "and none is opened any more");
     assert_eq!(caller.get("/missing").code, 200, "tokens are no concern of the list");
 }

@@ -8,10 +8,11 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
+use crate::ending;
 use crate::foreign::{Arrived, Scp, python, scu, scu_ok, storescu};
 use crate::hl7::{Order, Ris};
 use crate::sender::new_study;
-use crate::site::{Node, Plan, Port, Site, text, until};
+use crate::site::{Node, PATIENCE, Plan, Port, Site, text, until};
 
 const IMPLICIT: &str = "1.2.840.10008.1.2";
 const EXPLICIT: &str = "1.2.840.10008.1.2.1";
@@ -33,7 +34,7 @@ fn make(site: &Site, images: &Value) -> PathBuf {
     command.arg("make").arg(&folder).stdin(Stdio::piped());
     let mut child = command.spawn().expect("python starts");
     serde_json::to_writer(child.stdin.take().expect("its input"), images).expect("a reader");
-    assert!(child.wait().expect("its end").success());
+    assert!(ending::status("correction.py", &mut child, PATIENCE).success());
     folder
 }
 
@@ -43,7 +44,7 @@ fn read(data_sets: &[(PathBuf, &str)]) -> Vec<Value> {
     command.arg("read").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("python starts");
     serde_json::to_writer(child.stdin.take().expect("its input"), data_sets).expect("a reader");
-    let output = child.wait_with_output().expect("its end");
+    let output = ending::output("correction.py", child, PATIENCE);
     let lines = text(&output.stdout);
     let read: Vec<Value> = lines.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
     assert_eq!(read.len(), data_sets.len(), "{lines}");

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::ending;
 use crate::foreign::storescu;
 use crate::part10::{data, digest, files};
-use crate::site::{hikyaku, run, signal, text, until};
+use crate::site::{PATIENCE, hikyaku, run, signal, text, until};
 
 /// Digests of the data sets of a folder's files, in no order.
 fn digests(files: &[PathBuf]) -> Vec<String> {
@@ -102,6 +103,6 @@ fn a_demo_that_stays_takes_images_from_the_users_own_storescu_and_ends_when_told
         asked.status.success()
     });
     signal(&demo.child, Signal::SIGTERM);
-    let ended = demo.child.wait().expect("a child that can be waited for");
+    let ended = ending::status("the demo", &mut demo.child, PATIENCE);
     assert!(ended.success(), "{ended}; {counts:?}");
 }

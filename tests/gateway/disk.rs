@@ -14,7 +14,7 @@ use crate::crash::{all_arrived, settled};
 use crate::foreign::Scp;
 use crate::mount::Mounted;
 use crate::sender::{Association, Load, Object, Shape, new_study, objects, send_ok};
-use crate::site::{HOSPITAL, Node, Port, READING, Site, is_root, run, run_ok, signal, until};
+use crate::site::{HOSPITAL, Node, Port, READING, Site, is_root, run, run_ok, terminate, until};
 use crate::trace::Strace;
 
 /// Refused: out of resources (PS3.4 B.2.3).
@@ -391,8 +391,7 @@ impl Drop for BadBlocks {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.trigger);
         let _ = run(Command::new("umount").arg("-l").arg(&self.device));
-        signal(&self.nbd, Signal::SIGTERM);
-        let _ = self.nbd.wait();
+        terminate(&mut self.nbd);
     }
 }
 

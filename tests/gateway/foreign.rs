@@ -8,8 +8,8 @@ use std::thread;
 
 use serde::Deserialize;
 
-use crate::site::{Site, run, terminate, text, until};
-use crate::{part10, ports};
+use crate::site::{PATIENCE, Site, run, terminate, text, until};
+use crate::{ending, part10, ports};
 
 /// The AE title of every foreign receiver.
 pub(crate) const AE_TITLE: &str = "FOREIGN";
@@ -267,14 +267,15 @@ pub(crate) fn modality_with(
     steps: &serde_json::Value,
 ) -> Vec<serde_json::Value> {
     let mut command = python("modality.py");
-    command.arg(port.to_string()).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(port.to_string()).args(options);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("a modality that starts");
     let mut input = child.stdin.take().expect("its input");
     std::io::Write::write_all(&mut input, steps.to_string().as_bytes()).expect("a reader");
     drop(input);
-    let output = child.wait_with_output().expect("its end");
-    let lines = text(&output.stdout);
-    assert!(output.status.success(), "{lines}");
+    let output = ending::output("the modality", child, PATIENCE);
+    let (lines, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{}: {lines}{said}", output.status);
     let line = |l: &str| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"));
     lines.lines().map(line).collect()
 }

@@ -18,6 +18,7 @@ mod damage;
 mod demo;
 mod disk;
 mod drain;
+mod ending;
 mod evidence;
 mod foreign;
 mod forwarding;

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 use dicom_dictionary_std::tags;
 
+use crate::ending;
 use crate::foreign::{Scp, scu, scu_ok};
 use crate::part10::{data, files};
-use crate::site::{Node, Port, Site, text, until};
+use crate::site::{Node, PATIENCE, Port, Site, text, until};
 
 /// Names, numbers and birth dates of the patients in the samples and in the study.
 fn patients() -> BTreeSet<String> {
@@ -68,7 +69,7 @@ fn prometheus_finds_nothing_to_complain_of_in_the_metrics() {
         let mut input = promtool.stdin.take().expect("its input");
         input.write_all(page.as_bytes()).expect("it reads");
         drop(input);
-        let output = promtool.wait_with_output().expect("it ends");
+        let output = ending::output("promtool", promtool, PATIENCE);
         let said = text(&output.stdout) + &text(&output.stderr);
         // People count the days of a certificate, whatever the base unit.
         let days = "hikyaku_certificate_days_left use base unit";

@@ -22,16 +22,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::chance::{Chance, scale};
+use crate::ending;
 use crate::foreign::{modality, python};
 use crate::hl7::{Order, Ris, code};
 use crate::mount::{Mounted, Volume};
 use crate::sender::new_study;
-use crate::site::{Node, Plan, Port, Site, is_root, text, until};
+use crate::site::{Node, PATIENCE, Plan, Port, Site, is_root, text, until};
 
 const MPPS: &str = "1.2.840.10008.3.1.2.3.3";
 /// Kills, or cuts, of the short storm.
 const STRIKES: u64 = 6;
 
+/// Promises of each kind that are asked for again after a storm: all of a short one.
+const ASKED_AGAIN: usize = 300;
 /// Studies of which a person looks at the story.
 const STUDIES_SHOWN: usize = 20;
 /// Between two orders: a busy RIS, not a flood.
@@ -93,7 +96,7 @@ impl Talk {
         self.over.store(true, Ordering::Relaxed);
         self.ris.join().expect("a RIS that ends well");
         drop(self.modality.stdin.take());
-        let ended = self.modality.wait().expect("a modality that ends");
+        let ended = ending::status("the modality", &mut self.modality, PATIENCE);
         self.listener.join().expect("a listener that ends");
         assert!(ended.success(), "the modality got an answer that it cannot have: {ended}");
         self.notes.lock().expect("no panic while noting").clone()
@@ -152,6 +155,12 @@ fn plan(site: &Site) -> Plan {
         .route_all("folder")
 }
 
+/// Of all of them at most so many, from the first on.
+fn some<T>(all: impl ExactSizeIterator<Item = T>, most: usize) -> impl Iterator<Item = T> {
+    let step = all.len().div_ceil(most).max(1);
+    all.step_by(step)
+}
+
 /// Holds the node to everything that it has said yes to.
 fn hold_to(node: &Node, promised: &Promised) {
     let orders = node.ask(&["orders", "--limit", "100000"]);
@@ -160,11 +169,12 @@ fn hold_to(node: &Node, promised: &Promised) {
     let lost: Vec<_> = promised.orders.keys().filter(|n| !shown.contains(n.as_str())).collect();
     assert!(lost.is_empty(), "orders that were acknowledged are lost: {lost:?}");
     let mut ris = Ris::connect(node);
-    for (message, answer) in promised.orders.values() {
+    for (message, answer) in some(promised.orders.values(), ASKED_AGAIN) {
         assert_eq!(text(&ris.send(message.as_bytes())), text(answer), "the same answer again");
     }
     let mut asked = Vec::new();
-    for (step, (study, _)) in &promised.steps {
+    let steps: Vec<_> = some(promised.steps.iter(), ASKED_AGAIN).collect();
+    for (step, (study, _)) in &steps {
         asked.push(json!({ "do": "create", "class": MPPS, "instance": step, "data": {
             "PerformedProcedureStepID": "PPS1", "PerformedStationAETitle": "CT1",
             "PerformedProcedureStepStartDate": "20261122",
@@ -173,7 +183,7 @@ fn hold_to(node: &Node, promised: &Promised) {
             "ScheduledStepAttributesSequence": [{ "StudyInstanceUID": study }],
         }}));
     }
-    let ended: Vec<_> = promised.steps.iter().filter(|(_, (_, ended))| *ended).collect();
+    let ended: Vec<_> = steps.iter().filter(|(_, (_, ended))| *ended).collect();
     for (step, _) in &ended {
         asked.push(json!({ "do": "set", "class": MPPS, "instance": step, "data": {
             "PerformedProcedureStepStatus": "DISCONTINUED",
@@ -182,11 +192,11 @@ fn hold_to(node: &Node, promised: &Promised) {
     let answers = modality(node.port(Port::Dicom), &json!(asked));
     assert_eq!(answers.len(), asked.len());
     for (n, answer) in answers.iter().enumerate() {
-        let wanted = if n < promised.steps.len() { "0111" } else { "0110" };
+        let wanted = if n < steps.len() { "0111" } else { "0110" };
         assert_eq!(answer["status"], wanted, "{} was answered before: {answer}", asked[n]);
     }
     // Each of these asks the program, which takes its time: of all of them, some.
-    for (_, (study, _)) in ended.iter().step_by(ended.len() / STUDIES_SHOWN + 1) {
+    for (_, (study, _)) in some(ended.iter(), STUDIES_SHOWN) {
         let known = || node.standing(study)["expected"] == 3;
         until(&format!("the three images of {study} are expected"), known);
     }
@@ -196,8 +206,8 @@ fn hold_to(node: &Node, promised: &Promised) {
 /// Asked again under the same Transaction UIDs, nothing is committed: they are in use.
 fn known_commitments(node: &Node, promised: &Promised) {
     let open = node.metric("hikyaku_commitments_open", &[]);
-    let wanted = promised.commitments.len();
-    assert!(open + 0.5 > wanted as f64, "{open} requests are open, {wanted} were taken");
+    let taken = promised.commitments.len();
+    assert!(open + 0.5 > taken as f64, "{open} requests are open, {taken} were taken");
     let ask = |(transaction, study): (&String, &String)| {
         let sop = format!("{study}.1.1");
         let image = json!({ "ReferencedSOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
@@ -205,7 +215,8 @@ fn known_commitments(node: &Node, promised: &Promised) {
         json!({ "do": "action", "data": {
             "TransactionUID": transaction, "ReferencedSOPSequence": [image] } })
     };
-    let mut steps: Vec<Value> = promised.commitments.iter().map(ask).collect();
+    let mut steps: Vec<Value> = some(promised.commitments.iter(), ASKED_AGAIN).map(ask).collect();
+    let wanted = steps.len();
     steps.push(json!({ "do": "events", "n": wanted }));
     let lines = modality(node.port(Port::Dicom), &json!(steps));
     let events: Vec<_> = lines.iter().filter(|line| line.get("event").is_some()).collect();

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::site::{Node, Plan, Site, is_root, run, terminate, text, until};
+use crate::ending;
+use crate::site::{Node, PATIENCE, Plan, Site, is_root, run, terminate, text, until};
 
 /// What a hanging custodian makes the node say.
 const NOT_FED: &str = "the custodian takes no turns; the watchdog is not fed";
@@ -111,7 +112,7 @@ fn the_watchdog_is_not_fed_while_the_custodian_hangs_in_a_sync() {
     assert!(!told.iter().any(|m| m.contains("WATCHDOG=1")), "{told:?}");
     terminate(&mut slow);
     manager.wait("WATCHDOG=1");
-    assert!(asking.wait().expect("an answer").success());
+    assert!(ending::status("the asker", &mut asking, PATIENCE).success());
 }
 
 /// Makes every sync of a running node take ten minutes.
@@ -153,7 +154,7 @@ fn systemd(command: &mut Command, file: Option<&Path>) -> Option<Output> {
     if run(Command::new("sh").args(["-c", "command -v \"$0\""]).arg(&program)).status.success() {
         let input = file.map_or(Stdio::null(), |f| fs::File::open(f).expect("a file").into());
         let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        return Some(child.and_then(Child::wait_with_output).expect("a tool that runs"));
+        return Some(ending::output("the tool", child.expect("a tool that runs"), PATIENCE));
     }
     eprintln!("skipped: needs {}", program.display());
     None

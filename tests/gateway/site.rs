@@ -23,10 +23,12 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{http, ports};
+use crate::{ending, http, ports};
 
 /// How long anything may take before a test says that it does not happen. No test measures time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest that any program may run to whose end a test waits.
+const PROGRAM_TIME: Duration = Duration::from_secs(300);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a log that a failed test shows.
@@ -44,8 +46,9 @@ pub(crate) fn hikyaku() -> Command {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Output {
-    let output = command.stdin(Stdio::null()).output();
-    output.unwrap_or_else(|e| panic!("{command:?}: {e}"))
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    ending::output(&format!("{command:?}"), child, PROGRAM_TIME)
 }
 
 /// Standard output of a command that must succeed.
@@ -86,10 +89,13 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Ends a process politely and waits for it.
+/// Ends a process politely, and one that does not heed it by force.
 pub(crate) fn terminate(child: &mut Child) -> ExitStatus {
     signal(child, Signal::SIGTERM);
-    child.wait().expect("a child that can be waited for")
+    ending::within(child, PATIENCE).unwrap_or_else(|| {
+        let _ = child.kill();
+        child.wait().expect("a child that can be waited for")
+    })
 }
 
 pub(crate) fn signal(child: &Child, signal: Signal) {
