@@ -9,6 +9,7 @@ mod asking_reports;
 mod attack;
 mod both_ends;
 mod chance;
+mod circle;
 mod collect;
 mod commitment;
 mod control;
