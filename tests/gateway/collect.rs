@@ -70,11 +70,20 @@ fn text_message(id: &str, words: &str) -> String {
     message(id, &format!("|F|||||||R1&B&C\rOBX|1|TX|F^Findings||{words}||||||F\r"))
 }
 
-/// The kinds of what is in custody, by the numbers that custody gives.
+/// The kinds of what is in custody: a number is that of the node's start, and counts from there.
 fn kinds(node: &Node) -> Vec<String> {
     let piece = |n: u64| node.ask(&["queue", "list", "--cargo", &n.to_string()]);
-    let all = (0..50).map(piece).filter_map(|found| found[0]["kind"].as_str().map(str::to_owned));
-    all.collect()
+    let mut kinds = Vec::new();
+    for start in 0..6 {
+        for n in 0..25 {
+            match piece(start << 32 | n)[0]["kind"].as_str() {
+                Some(kind) => kinds.push(kind.to_owned()),
+                None if n > 2 => break,
+                None => {}
+            }
+        }
+    }
+    kinds
 }
 
 fn count(node: &Node, way: &str, outcome: &str) -> u64 {
@@ -173,6 +182,8 @@ fn real_messages_of_reports_are_taken_or_refused_for_a_reason_that_is_known() {
     let answers = report(port, &files);
     for (path, answer) in all.iter().zip(&answers) {
         let expected = match path.as_str() {
+            // It asks for the accept acknowledgement alone (MSH-15).
+            "monai/001.txt" | "monai/002.txt" => "CA",
             // Version 2.7; no OBR.
             "cosyte/edge-cases_truncation-char-msh2.hl7" => "AR",
             "cosyte/text_inject-on-encode.hl7" => "AE",

@@ -223,7 +223,14 @@ impl Folder {
         for file in files {
             match fs::rename(self.0.join(&file.name), target.join(renamed(file, &addition))) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                moved => moved?,
+                Err(e) => {
+                    // It is tried again, and must not leave a reason each time.
+                    if why.is_some() {
+                        let _ = fs::remove_file(target.join(reason(&addition)));
+                    }
+                    return Err(e);
+                }
+                Ok(()) => {}
             }
         }
         Ok(())
