@@ -132,7 +132,7 @@ impl ArriveRules {
             critical: self.reasons_of_message(own),
             forms,
             source: source.to_owned(),
-            is_addendum: own.has_addendum(),
+            is_addendum: own.is_only_addendum(),
         };
         report.bound();
         within(report)

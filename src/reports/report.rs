@@ -226,7 +226,7 @@ pub struct Report {
     /// The AE title, HL7 application or system that sent it.
     #[n(11)]
     pub source: String,
-    /// Whether it adds to a final report rather than replaces it.
+    /// Whether it brings only what it adds to a final report, and not that again.
     #[n(12)]
     #[cbor(default)]
     pub is_addendum: bool,

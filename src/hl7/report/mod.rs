@@ -287,6 +287,12 @@ impl Report {
     pub fn has_addendum(&self) -> bool {
         self.observations.iter().any(|o| o.stands() && o.is_addendum())
     }
+
+    /// Whether all that it tells was added to what was final: the rest is not said again.
+    pub fn is_only_addendum(&self) -> bool {
+        let mut told = self.observations.iter().filter(|o| o.is_told());
+        self.has_addendum() && told.all(Observation::is_addendum)
+    }
 }
 
 #[cfg(test)]

@@ -61,7 +61,11 @@ fn every_status_of_a_message_becomes_what_the_decision_says() {
     }
     assert!(!of_message("R", "").unwrap().is_signed);
     let addendum = of_message("F", "OBX|3|TX|F&ADT^Findings||later||||||F\r").unwrap();
-    assert_eq!((addendum.status, addendum.is_addendum), (Status::Corrected, true));
+    assert_eq!((addendum.status, addendum.is_addendum), (Status::Corrected, false));
+    let (mut said, bytes) = message("F", "OBX|3|TX|F&ADT^Findings||later||||||F\r");
+    said.reports[0].observations.retain(|o| o.is_addendum());
+    let alone = ArriveRules::default().of_message(&said, 0, &bytes, "").unwrap();
+    assert_eq!((alone.status, alone.is_addendum), (Status::Corrected, true));
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //! (docs/decisions/0025). Numbers, names and codes are those of the hospital's order, where there is
 //! one: its systems must find their own.
 
+mod added;
 mod document;
 mod facts;
 mod merged;
@@ -38,6 +39,7 @@ use crate::hl7::report::{ReportDialect, ResultStatus};
 use crate::orders::order::Order;
 use crate::orders::words::Language;
 
+pub use added::added;
 pub use merged::merged;
 pub use template::{Template, TemplateError};
 

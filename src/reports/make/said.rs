@@ -40,6 +40,12 @@ pub(super) fn text(task: &Task<'_>, from: Source) -> Result<String, MakeError> {
     }
 }
 
+/// The text of a report, in whichever form it has one.
+pub(super) fn text_of(report: &Report) -> Option<String> {
+    let text = report.text().map(lines).or_else(|| of_structured(report).ok())?;
+    Some(text.trim_end().to_owned()).filter(|text| !text.is_empty())
+}
+
 fn of_structured(report: &Report) -> Result<String, MakeError> {
     let kind = FormKind::Structured;
     let form = report.form(kind).ok_or(MakeError::Form(kind.shown()))?;

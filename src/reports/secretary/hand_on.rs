@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::handing::{Wish, before, forms, wishes};
+use super::handing::{Wish, before, forms, wishes, with_added};
 use super::record::{DocumentRecord, Fate, ReportRecord, SENDINGS_MAX, Sending, id_of};
 use super::timers::What;
 use super::{DeskError, Secretary};
@@ -30,6 +30,7 @@ use crate::reports::matching::Wanted;
 use crate::reports::note::{Handed, Note, Says};
 use crate::reports::report::{Report, Status};
 use crate::reports::turnaround::Moment;
+use crate::reports::versions::Version;
 
 /// Who gives up a part for a later version.
 const BY: &str = "hikyaku";
@@ -40,6 +41,8 @@ struct Latest {
     number: u32,
     documents: Vec<Sha256>,
     records: Vec<DocumentRecord>,
+    /// Of an addendum: the versions that it adds to, the oldest first.
+    before: Vec<Vec<DocumentRecord>>,
     at: Timestamp,
     /// Read when something is made.
     report: Option<Report>,
@@ -94,8 +97,35 @@ impl Secretary {
     }
 
     async fn latest(&self, record: &ReportRecord) -> Result<Option<Latest>, Stopped> {
-        let number = u32::try_from(record.chain.versions().len()).unwrap_or(u32::MAX);
-        let Some(version) = record.chain.latest() else { return Ok(None) };
+        let mut versions = record.chain.versions();
+        let number = u32::try_from(versions.len()).unwrap_or(u32::MAX);
+        let Some(version) = versions.pop() else { return Ok(None) };
+        let records = self.records_of(&version).await?;
+        let mut before = Vec::new();
+        if adds(&records) {
+            versions.retain(|v| matches!(v.status, Status::Final | Status::Corrected));
+            while let Some(version) = versions.pop() {
+                let records = self.records_of(&version).await?;
+                let is_whole = !adds(&records);
+                before.insert(0, records);
+                if is_whole {
+                    break;
+                }
+            }
+        }
+        Ok(Some(Latest {
+            status: version.status,
+            number,
+            documents: version.documents.iter().map(|d| d.digest).collect(),
+            records,
+            before,
+            at: version.arrived_at,
+            report: None,
+            order: None,
+        }))
+    }
+
+    async fn records_of(&self, version: &Version<'_>) -> Result<Vec<DocumentRecord>, Stopped> {
         let mut records = Vec::new();
         for document in &version.documents {
             if let Some(sha256) = parse(&document.cargo)
@@ -104,15 +134,7 @@ impl Secretary {
                 records.push(doc);
             }
         }
-        Ok(Some(Latest {
-            status: version.status,
-            number,
-            documents: version.documents.iter().map(|d| d.digest).collect(),
-            records,
-            at: version.arrived_at,
-            report: None,
-            order: None,
-        }))
+        Ok(records)
     }
 
     /// Asks custody what became of what was handed on; the parts of which something is to be
@@ -199,7 +221,8 @@ impl Secretary {
         home: &Home,
         latest: &Latest,
     ) -> Vec<Wish> {
-        let forms = forms(&latest.records);
+        let mut forms = forms(&latest.records);
+        with_added(&mut forms, &latest.before);
         let version = (&forms, latest.status, &latest.documents[..]);
         let (wishes, lacks) = wishes((&record.id, destination), home, version);
         if wishes.is_empty() && !lacks.is_empty() {
@@ -363,22 +386,29 @@ impl Secretary {
     /// Reads the version and its order, once; false when its bytes are not here.
     async fn read_latest(&self, record: &ReportRecord, latest: &mut Latest) -> bool {
         if latest.report.is_none() {
-            let mut reports = Vec::new();
-            for doc in &latest.records {
-                match self.body(doc).await {
-                    Some(report) => reports.push(report),
-                    None => tracing::error!(document = doc.id(), "a report's bytes are gone"),
-                }
+            let Some(own) = self.read_version(&latest.records).await else { return false };
+            let mut before = Vec::new();
+            for records in &latest.before {
+                before.extend(self.read_version(records).await);
             }
-            if reports.is_empty() {
-                return false;
-            }
-            latest.report = Some(make::merged(&reports));
+            latest.report = Some(make::added(&before, own));
         }
         if latest.order.is_none() {
             latest.order = Some(self.order_of(record).await);
         }
         true
+    }
+
+    /// One version, of all its documents whose bytes are here.
+    async fn read_version(&self, records: &[DocumentRecord]) -> Option<Report> {
+        let mut reports = Vec::new();
+        for doc in records {
+            match self.body(doc).await {
+                Some(report) => reports.push(report),
+                None => tracing::error!(document = doc.id(), "a report's bytes are gone"),
+            }
+        }
+        (!reports.is_empty()).then(|| make::merged(&reports))
     }
 
     async fn order_of(&self, record: &ReportRecord) -> Option<Order> {
@@ -518,6 +548,12 @@ impl Secretary {
             self.tell_unanswered(record, &seed, now);
         }
     }
+}
+
+/// Whether a version brings only what it adds to the one before it.
+fn adds(records: &[DocumentRecord]) -> bool {
+    let mut said = records.iter().filter_map(|doc| doc.said.as_ref());
+    said.any(|said| said.is_addendum)
 }
 
 fn word(part: &Part) -> &'static str {

@@ -23,6 +23,22 @@ pub(super) fn forms(documents: &[DocumentRecord]) -> BTreeMap<FormKind, Sha256> 
     forms.map(|form| (form.kind, form.digest)).collect()
 }
 
+/// The same of an addendum: its text is told behind that of the versions before it, so it is
+/// another one when one of these is.
+pub(super) fn with_added(forms: &mut BTreeMap<FormKind, Sha256>, before: &[Vec<DocumentRecord>]) {
+    let Some(own) = forms.get(&FormKind::Text).copied() else { return };
+    let mut hasher = Hasher::new();
+    for version in before {
+        let had = self::forms(version);
+        let text = had.get(&FormKind::Text).or(had.get(&FormKind::Structured));
+        text.iter().for_each(|digest| hasher.update(&digest.0));
+    }
+    if !before.is_empty() {
+        hasher.update(&own.0);
+        forms.insert(FormKind::Text, hasher.finish());
+    }
+}
+
 fn kinds(part: &Part) -> Vec<FormKind> {
     let kind = |source: &Source| match source {
         Source::Received(kind) | Source::TextOf(kind) | Source::Around(kind) => Some(*kind),
