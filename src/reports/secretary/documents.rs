@@ -109,7 +109,8 @@ impl Secretary {
         doc.cargo = Some(come.cargo.0);
         let Some(report) = read(&come.body).await else {
             tracing::error!(document = doc.id(), "a report cannot be read; a person must look");
-            return Ok(self.hold(doc, Why::Unreadable, now));
+            self.hold(doc, Why::Unreadable, now);
+            return Ok(());
         };
         let status = report.status;
         tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
@@ -126,7 +127,8 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<(), Stopped> {
         let Some(said) = doc.said.clone() else {
-            return Ok(self.wait(doc));
+            self.wait(doc);
+            return Ok(());
         };
         if doc.from != self.config.node {
             return self.place_by_slip(doc, &said, now).await;
@@ -140,14 +142,19 @@ impl Secretary {
         };
         let (targets, by, urgency) = match found {
             (Outcome::Found { targets, by }, urgency) => (targets, by, urgency),
-            (outcome, _) => return Ok(self.hold(doc, Why::Match(outcome), now)),
+            (outcome, _) => {
+                self.hold(doc, Why::Match(outcome), now);
+                return Ok(());
+            }
         };
         let hospital = targets[0].origin.clone();
         if !self.config.peers.contains(&hospital) || hospital == self.config.node {
-            return Ok(self.hold(doc, Why::Unknown(targets), now));
+            self.hold(doc, Why::Unknown(targets), now);
+            return Ok(());
         }
         if let Some(doubt) = self.doubt(&doc, &said, &hospital) {
-            return Ok(self.hold(doc, Why::Signer(doubt), now));
+            self.hold(doc, Why::Signer(doubt), now);
+            return Ok(());
         }
         let record = self.report_of(&targets, &said, &doc.from, by).await?;
         let slip = Slip {
@@ -162,7 +169,8 @@ impl Secretary {
         let urgency = if is_critical { Urgency::Stat } else { urgency.min(Urgency::Routine) };
         let filed = self.file(&mut doc, &said, record, now).await?;
         if !filed {
-            return Ok(self.hold(doc, Why::Full, now));
+            self.hold(doc, Why::Full, now);
+            return Ok(());
         }
         doc.carry = Some(urgency);
         self.carry.insert(doc.sha256);
@@ -220,7 +228,8 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<(), Stopped> {
         let Some(slip) = doc.slip.clone() else {
-            return Ok(self.wait(doc));
+            self.wait(doc);
+            return Ok(());
         };
         let Some(is_known) = self.is_known_here(&slip.targets).await else {
             doc.place = Place::Held(Why::Unknown(slip.targets));
@@ -229,11 +238,13 @@ impl Secretary {
             return Ok(());
         };
         if !is_known {
-            return Ok(self.hold(doc, Why::Unknown(slip.targets), now));
+            self.hold(doc, Why::Unknown(slip.targets), now);
+            return Ok(());
         }
         let own = self.config.node.clone();
         if let Some(doubt) = self.doubt(&doc, said, &own) {
-            return Ok(self.hold(doc, Why::Signer(doubt), now));
+            self.hold(doc, Why::Signer(doubt), now);
+            return Ok(());
         }
         let known = self.report(&slip.report).await?;
         let record = known.unwrap_or_else(|| ReportRecord {
@@ -259,7 +270,8 @@ impl Secretary {
             }
         }
         if !self.file(&mut doc, said, record, now).await? {
-            return Ok(self.hold(doc, Why::Full, now));
+            self.hold(doc, Why::Full, now);
+            return Ok(());
         }
         self.waiting.remove(&doc.cargo.unwrap_or_default());
         self.timers.set(What::Document(doc.sha256), None);
