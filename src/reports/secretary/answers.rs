@@ -1,5 +1,6 @@
 //! What people are told of reports, and what metrics show.
 
+use super::hand_on::documents_of;
 use super::people::words;
 use super::record::{
     DocumentRecord, EVENTS_MAX, Fate, HELD, Place, ReportRecord, order_term, report_key, study_term,
@@ -169,8 +170,7 @@ fn row(record: &ReportRecord) -> Row {
     let versions = record.chain.versions();
     let latest = versions.last();
     let mut destinations: Vec<(crate::cargo::DestinationName, String)> = Vec::new();
-    let documents: Vec<_> =
-        latest.iter().flat_map(|v| v.documents.iter().map(|d| d.digest)).collect();
+    let documents = latest.map(documents_of).unwrap_or_default();
     for sending in record.sendings.iter().filter(|s| s.documents == documents) {
         let state = match &sending.fate {
             Fate::Open => "sent",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::record::{
     DocumentRecord, HELD, Place, ReportRecord, TO_CARRY, WAITING, document_key, id_of, order_term,
-    report_id, study_term, without_bytes,
+    remembered, report_id, study_term,
 };
 use super::timers::What;
 use super::{ARRIVALS_MAX, OPEN_MAX, Secretary, Why};
@@ -107,7 +107,9 @@ impl Secretary {
             carry: None,
         });
         doc.cargo = Some(come.cargo.0);
-        let Some(report) = read(&come.body).await else {
+        let report = read(&come.body).await;
+        let said = report.as_ref().and_then(remembered);
+        let (Some(report), Some(said)) = (report, said) else {
             tracing::error!(document = doc.id(), "a report cannot be read; a person must look");
             self.hold(doc, Why::Unreadable, now);
             return Ok(());
@@ -116,7 +118,7 @@ impl Secretary {
         tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
         self.metrics.reports.taken.with_label_values(&[status.as_str()]).inc();
         doc.digest = report.digest();
-        doc.said = Some(Box::new(without_bytes(&report)));
+        doc.said = Some(Box::new(said));
         self.place(doc, now).await
     }
 
@@ -264,11 +266,7 @@ impl Secretary {
         });
         doc.arrived_at = slip.arrived_at;
         let mut record = record;
-        for target in slip.targets {
-            if !record.targets.contains(&target) {
-                record.targets.push(target);
-            }
-        }
+        record.is_about(&slip.targets);
         if !self.file(&mut doc, said, record, now).await? {
             self.hold(doc, Why::Full, now);
             return Ok(());
@@ -357,11 +355,7 @@ impl Secretary {
             if record.line.is_empty() {
                 record.line = line;
             }
-            for target in targets {
-                if !record.targets.contains(target) {
-                    record.targets.push(target.clone());
-                }
-            }
+            record.is_about(targets);
             return Ok(record);
         }
         Ok(ReportRecord {

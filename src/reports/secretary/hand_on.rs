@@ -11,7 +11,9 @@
 use std::collections::BTreeMap;
 
 use super::handing::{Wish, before, forms, wishes};
-use super::record::{DocumentRecord, Fate, ReportRecord, SENDINGS_MAX, Sending, id_of};
+use super::record::{
+    DOCUMENTS_MAX, DocumentRecord, Fate, ReportRecord, SENDINGS_MAX, Sending, id_of,
+};
 use super::timers::What;
 use super::{DeskError, Secretary};
 use crate::cargo::{
@@ -30,6 +32,7 @@ use crate::reports::matching::Wanted;
 use crate::reports::note::{Handed, Note, Says};
 use crate::reports::report::{Report, Status};
 use crate::reports::turnaround::Moment;
+use crate::reports::versions::Version;
 
 /// Who gives up a part for a later version.
 const BY: &str = "hikyaku";
@@ -107,7 +110,7 @@ impl Secretary {
         Ok(Some(Latest {
             status: version.status,
             number,
-            documents: version.documents.iter().map(|d| d.digest).collect(),
+            documents: documents_of(&version),
             records,
             at: version.arrived_at,
             report: None,
@@ -537,6 +540,11 @@ fn remember(record: &mut ReportRecord, sending: Sending) {
         record.sendings.remove(oldest);
     }
     record.sendings.push(sending);
+}
+
+/// Digests of the documents of a version, as a part remembers them.
+pub(super) fn documents_of(version: &Version<'_>) -> Vec<Sha256> {
+    version.documents.iter().map(|d| d.digest).take(DOCUMENTS_MAX).collect()
 }
 
 fn parse(digest: &str) -> Option<Sha256> {

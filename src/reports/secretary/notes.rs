@@ -5,14 +5,15 @@
 //! told in the log and passed over.
 
 use super::Secretary;
-use super::record::{Fate, NoteRecord, ReportRecord, report_key};
+use super::record::{DOCUMENTS_MAX, Fate, NoteRecord, ReportRecord, TARGETS_MAX, report_key};
 use crate::cargo::{
-    Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Sha256, Urgency,
-    peer_text,
+    Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Sha256, TEXT_LENGTH_MAX,
+    Urgency, peer_text,
 };
 use crate::clock::Timestamp;
 use crate::custody::overlay::Stopped;
 use crate::custody::{Arrival as Come, Draft};
+use crate::reports::matching::Target;
 use crate::reports::note::{Handed, Note, Says};
 use crate::reports::turnaround::Moment;
 
@@ -96,8 +97,8 @@ impl Secretary {
         match note.says {
             Says::Belongs(slip) => {
                 let of_hospital = !slip.targets.is_empty()
-                    && slip.targets.len() <= 64
-                    && slip.targets.iter().all(|t| t.origin == own);
+                    && slip.targets.len() <= TARGETS_MAX
+                    && slip.targets.iter().all(|t| t.origin == own && is_short(t));
                 if of_hospital && is_report_id(&slip.report) {
                     self.take_slip(slip, &writer, now).await?;
                 }
@@ -105,6 +106,7 @@ impl Secretary {
             Says::Received { images } => {
                 self.received(&note.study, images, note.at, &writer, now).await?;
             }
+            Says::Words(_) if note.study.len() > TEXT_LENGTH_MAX => {}
             Says::Words(words) => {
                 let said = (note.hospital, note.study, note.at);
                 self.take_words(said, words, writer, now).await?;
@@ -156,7 +158,9 @@ impl Secretary {
         let Some(mut record) = self.report_with(&handed.report, writer).await? else {
             return Ok(());
         };
-        let handed = Handed { yes: peer_text(&handed.yes), no: peer_text(&handed.no), ..handed };
+        let mut handed =
+            Handed { yes: peer_text(&handed.yes), no: peer_text(&handed.no), ..handed };
+        handed.documents.truncate(DOCUMENTS_MAX);
         if record.handed.contains(&handed) {
             return Ok(());
         }
@@ -200,6 +204,12 @@ impl Secretary {
             Note { hospital: record.hospital.clone(), study, at: now, says: Says::Handed(handed) };
         self.tell(note, record.from.clone(), Urgency::Routine);
     }
+}
+
+/// Whether names are as long as names are.
+fn is_short(target: &Target) -> bool {
+    let number = target.order.as_ref().map_or(0, |order| order.number.len());
+    target.study.len().max(number) <= TEXT_LENGTH_MAX
 }
 
 fn is_report_id(id: &str) -> bool {

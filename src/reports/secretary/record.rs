@@ -39,9 +39,22 @@ pub(super) const CRITICAL: &[u8] = b"critical";
 pub(super) const ALARMING: &[u8] = b"alarming";
 
 /// Events of one report that are remembered; the oldest go.
-pub(super) const EVENTS_MAX: usize = 256;
+pub(super) const EVENTS_MAX: usize = 128;
+/// Longest account of one event, in bytes.
+const WHAT_MAX: usize = 512;
 /// Parts that were handed on of one report; the oldest that are settled go.
 pub(super) const SENDINGS_MAX: usize = 128;
+/// Studies and orders that one report is about; more are not remembered.
+pub(super) const TARGETS_MAX: usize = 32;
+/// Documents of one version that a part remembers.
+pub(super) const DOCUMENTS_MAX: usize = 16;
+/// Longest memory of what a document says, in bytes: a turn's changes are one fact, which has an end.
+const SAID_BYTES_MAX: usize = 64 << 10;
+/// Numbers of one kind, and instances, that are remembered of a document: no more are looked up.
+const NUMBERS_MAX: usize = 64;
+const INSTANCES_MAX: usize = crate::custody::INSTANCES_ASKED_MAX;
+/// Other entries of a list that are remembered.
+const OTHERS_MAX: usize = 16;
 
 /// How far the arrivals were looked at.
 #[derive(Debug, Clone, Copy, Default, Encode, Decode)]
@@ -115,10 +128,23 @@ pub(super) fn id_of(sha256: &Sha256) -> String {
     sha256.to_string()[..32].to_owned()
 }
 
-/// A report without the bytes of its forms.
-pub(super) fn without_bytes(report: &Report) -> Report {
+/// What is remembered of a report: all that decides where it belongs and who has signed it, without
+/// the bytes of its forms. `None`: its names and numbers alone are longer than any report's.
+pub(super) fn remembered(report: &Report) -> Option<Report> {
     let bare = |form: &Form| Form { bytes: Vec::new(), ..form.clone() };
-    Report { forms: report.forms.iter().map(bare).collect(), ..report.clone() }
+    let mut said = Report {
+        forms: report.forms.iter().map(bare).collect(),
+        ids: report.ids.clone(),
+        ..report.clone()
+    };
+    said.ids.studies.truncate(NUMBERS_MAX);
+    said.ids.accessions.truncate(NUMBERS_MAX);
+    said.ids.instances.truncate(INSTANCES_MAX);
+    said.ids.predecessors.truncate(OTHERS_MAX);
+    said.authors.truncate(OTHERS_MAX);
+    said.critical.truncate(OTHERS_MAX);
+    // Who has signed is compared to the last one, and the patient to each of the names.
+    (minicbor::to_vec(&said).map_or(0, |bytes| bytes.len()) <= SAID_BYTES_MAX).then_some(said)
 }
 
 impl DocumentRecord {
@@ -284,11 +310,22 @@ impl ReportRecord {
     }
 
     pub(super) fn happened(&mut self, at: Timestamp, kind: &str, what: String, by: &str) {
-        if self.events.len() == EVENTS_MAX {
+        if self.events.len() >= EVENTS_MAX {
             self.events.remove(0);
         }
-        let (kind, by) = (kind.to_owned(), by.to_owned());
+        let (kind, by) = (kind.to_owned(), crate::cargo::peer_text(by));
+        let mut what = what;
+        what.truncate(what.floor_char_boundary(WHAT_MAX));
         self.events.push(Happened { at, kind, what, by });
+    }
+
+    /// It is about these, too.
+    pub(super) fn is_about(&mut self, targets: &[Target]) {
+        for target in targets {
+            if self.targets.len() < TARGETS_MAX && !self.targets.contains(target) {
+                self.targets.push(target.clone());
+            }
+        }
     }
 
     /// Whether it and a document are about one study or order.
@@ -447,4 +484,80 @@ pub(super) fn entry(key: Vec<u8>, body: &impl Encode<()>, mut terms: Vec<Vec<u8>
     let body = minicbor::to_vec(body).expect("encoding into memory cannot fail");
     terms.truncate(crate::custody::register::TERMS_MAX);
     Entry { key, body, terms: terms.into_iter().map(Into::into).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::orders::identifier::Identifier;
+    use crate::reports::critical::Reason;
+    use crate::reports::report::tests::report;
+    use crate::reports::report::{FormKind, LIST_MAX, Reader};
+    use crate::reports::versions::Arrival;
+
+    const LONG: usize = crate::cargo::TEXT_LENGTH_MAX;
+
+    fn hostile(n: usize) -> Report {
+        let mut report = report(Status::Final, Form::new(FormKind::Text, n.to_string().into()));
+        let long = |m: usize| format!("{n}.{m}.{}", "9".repeat(LONG - 12));
+        let ids = &mut report.ids;
+        for list in [&mut ids.studies, &mut ids.instances, &mut ids.predecessors] {
+            *list = (0..LIST_MAX).map(long).collect();
+        }
+        ids.accessions = (0..LIST_MAX).map(|n| Identifier::of(&long(n), "E")).collect();
+        ids.document = long(0);
+        report.critical = (0..LIST_MAX).map(|n| Reason::Said(long(n).repeat(20))).collect();
+        report
+    }
+
+    #[test]
+    fn no_document_of_a_peer_is_remembered_at_greater_length_than_a_turn_can_write() {
+        let whole = remembered(&report(Status::Final, Form::new(FormKind::Text, "a".into())));
+        assert!(whole.is_some_and(|said| said.forms[0].bytes.is_empty()));
+        let mut many = hostile(0);
+        many.critical.clear();
+        let said = remembered(&many).expect("its first numbers are enough to find its study");
+        assert_eq!(said.ids.studies.len(), NUMBERS_MAX);
+        assert!(minicbor::to_vec(&said).unwrap().len() <= SAID_BYTES_MAX);
+        let signer = Reader { name: "S".repeat(LONG), ..Reader::default() };
+        many.verifiers = vec![signer; LIST_MAX];
+        assert_eq!(remembered(&many), None, "no signer is passed over");
+    }
+
+    #[test]
+    fn a_report_with_all_that_peers_may_send_of_it_is_one_entry_of_a_turn() {
+        let origin: NodeName = "h".parse().unwrap();
+        let target = |n: usize| Target {
+            origin: origin.clone(),
+            study: format!("{n}{}", "1".repeat(LONG - 4)),
+            order: None,
+        };
+        let mut record = ReportRecord {
+            id: report_id(&target(0), ""),
+            hospital: origin.clone(),
+            from: "reading".parse().unwrap(),
+            targets: vec![],
+            by: By::Study,
+            line: String::new(),
+            chain: Chain::default(),
+            alarm: None,
+            sendings: vec![],
+            events: vec![],
+            is_open: true,
+            handed: vec![],
+            is_acknowledged: false,
+        };
+        record.is_about(&(0..999).map(target).collect::<Vec<_>>());
+        let mut alarm = Alarm::new("", vec![], Timestamp(0));
+        for n in 0..400 {
+            let said = hostile(n);
+            record.chain.apply(Arrival::of(&said, &"c".repeat(64), Timestamp(n as i64)));
+            alarm.flag("", said.critical, Timestamp(n as i64));
+            record.happened(Timestamp(0), "handed", "語".repeat(9_999), &"x".repeat(9_999));
+        }
+        record.alarm = Some(alarm);
+        let entry = record.entry();
+        assert!(entry.body.len() < 512 << 10, "{}", entry.body.len());
+        assert!(entry.terms.iter().any(|term| term[..] == *OPEN));
+    }
 }
