@@ -126,8 +126,8 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<Vec<Sha256>, Stopped> {
         let mut news = Vec::new();
-        for at in 0..record.sendings.len() {
-            let sending = &record.sendings[at];
+        for at_of in 0..record.sendings.len() {
+            let sending = &record.sendings[at_of];
             if !matches!(sending.fate, Fate::Open | Fate::No(_)) {
                 continue;
             }
@@ -143,20 +143,23 @@ impl Secretary {
                 StateName::Quarantined | StateName::Dismissed => Fate::No(words(&duty.reason)),
                 StateName::Owed | StateName::Held => Fate::Open,
             };
-            if fate == record.sendings[at].fate {
+            if fate == record.sendings[at_of].fate {
                 continue;
             }
             if let Fate::Yes(at, words) = &fate {
                 record.happened(*at, "handed", format!("{to} has it: {words}"), to.as_str());
-                let targets = record.targets.clone();
-                self.see_of(&targets, Moment::Delivered, *at, now).await?;
+                // Of a preliminary report the loop is not over.
+                if record.sendings[at_of].status != Status::Preliminary {
+                    let targets = record.targets.clone();
+                    self.see_of(&targets, Moment::Delivered, *at, now).await?;
+                }
             }
             if let Fate::No(why) = &fate {
                 tracing::warn!(report = record.id, destination = %to, why, "a report is refused");
                 record.happened(now, "handed", format!("{to} does not take it: {why}"), "");
             }
-            record.sendings[at].fate = fate;
-            news.push(record.sendings[at].part);
+            record.sendings[at_of].fate = fate;
+            news.push(record.sendings[at_of].part);
         }
         Ok(news)
     }
@@ -442,8 +445,10 @@ impl Secretary {
             _ => None,
         });
         let at = yes.max().unwrap_or(now).max(latest.at);
-        self.see_of(&targets, Moment::Delivered, at, now).await?;
-        self.see_of(&targets, Moment::Acknowledged, at.max(self.known_at(record)), now).await?;
+        if latest.status != Status::Preliminary {
+            self.see_of(&targets, Moment::Delivered, at, now).await?;
+            self.see_of(&targets, Moment::Acknowledged, at.max(self.known_at(record)), now).await?;
+        }
         if wanted == 0 || record.alarm.is_some() {
             // No part tells it to the reading node.
             let handed = Handed {
@@ -452,7 +457,7 @@ impl Secretary {
                 destination: DestinationName::from(&self.config.node),
                 yes: "kept".into(),
                 no: String::new(),
-                all: true,
+                all: record.is_over(),
             };
             let study = targets.first().map(|t| t.study.clone()).unwrap_or_default();
             let hospital = record.hospital.clone();

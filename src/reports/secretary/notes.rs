@@ -15,6 +15,7 @@ use crate::custody::overlay::Stopped;
 use crate::custody::{Arrival as Come, Draft};
 use crate::reports::matching::Target;
 use crate::reports::note::{Handed, Note, Says};
+use crate::reports::report::Status;
 use crate::reports::turnaround::Moment;
 
 /// Systems of a hospital that are remembered of one report.
@@ -169,8 +170,12 @@ impl Secretary {
             false => format!("{} does not take it: {}", handed.destination, handed.no),
         };
         record.happened(at, "handed", what, writer.as_str());
-        let moments =
-            [(!handed.yes.is_empty(), Moment::Delivered), (handed.all, Moment::Acknowledged)];
+        let mut of = record.chain.arrivals().filter(|a| handed.documents.contains(&a.digest));
+        let is_early = of.any(|a| a.status == Status::Preliminary);
+        let moments = [
+            (!handed.yes.is_empty() && !is_early, Moment::Delivered),
+            (handed.all && !is_early, Moment::Acknowledged),
+        ];
         record.handed.retain(|h| h.destination != handed.destination);
         record.handed.push(handed);
         let more = record.handed.len().saturating_sub(HANDED_MAX);
@@ -197,7 +202,7 @@ impl Secretary {
             destination: sending.destination.clone(),
             yes,
             no,
-            all: record.is_acknowledged,
+            all: record.is_over(),
         };
         let study = record.targets.first().map(|t| t.study.clone()).unwrap_or_default();
         let note =

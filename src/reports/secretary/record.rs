@@ -20,7 +20,7 @@ use crate::reports::matching::{By, Target};
 use crate::reports::note::{Handed, Slip, Words};
 use crate::reports::report::{Form, Report, Status};
 use crate::reports::turnaround::{Loop, Moment, Owed};
-use crate::reports::versions::Chain;
+use crate::reports::versions::{Chain, Version};
 
 /// Key of the cursor.
 pub(super) const CURSOR: &[u8] = b"c";
@@ -317,6 +317,13 @@ impl ReportRecord {
         let mut what = what;
         what.truncate(what.floor_char_boundary(WHAT_MAX));
         self.events.push(Happened { at, kind, what, by });
+    }
+
+    /// Whether all that wait for it have it, and nothing more is to come: a preliminary report is
+    /// followed by another.
+    pub(super) fn is_over(&self) -> bool {
+        let is_early = |v: Version<'_>| v.status == Status::Preliminary;
+        self.is_acknowledged && !self.chain.latest().is_none_or(is_early)
     }
 
     /// It is about these, too.
