@@ -16,11 +16,13 @@ pub(super) struct Wish {
     pub(super) digest: Sha256,
 }
 
-/// The forms of a version: of each kind the digest of the last one.
+/// The forms of a version: of each kind the digest of the last document that brings it. Not that of
+/// its bytes: a correction may bring back what an earlier version said, and goes on as its own.
 pub(super) fn forms(documents: &[DocumentRecord]) -> BTreeMap<FormKind, Sha256> {
-    let said = documents.iter().filter_map(|doc| doc.said.as_ref());
-    let forms = said.flat_map(|said| &said.forms).filter(|form| !form.is_derived);
-    forms.map(|form| (form.kind, form.digest)).collect()
+    let said = documents.iter().filter_map(|doc| Some((doc.digest, doc.said.as_ref()?)));
+    let forms = said.flat_map(|(digest, said)| said.forms.iter().map(move |form| (form, digest)));
+    let received = forms.filter(|(form, _)| !form.is_derived);
+    received.map(|(form, digest)| (form.kind, digest)).collect()
 }
 
 fn kinds(part: &Part) -> Vec<FormKind> {
