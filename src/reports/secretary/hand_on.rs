@@ -26,11 +26,11 @@ use crate::custody::state::StateName;
 use crate::custody::{Action, Filter};
 use crate::orders::order::Order;
 use crate::reports::critical;
-use crate::reports::home::Part;
+use crate::reports::home::{Part, Source};
 use crate::reports::make::{self, Home, Made, Task};
 use crate::reports::matching::Wanted;
 use crate::reports::note::{Handed, Note, Says};
-use crate::reports::report::{Report, Status};
+use crate::reports::report::{FormKind, Report, Status};
 use crate::reports::turnaround::Moment;
 use crate::reports::versions::Version;
 
@@ -279,7 +279,19 @@ impl Secretary {
             at: latest.at,
             zone: &self.config.zone,
         };
-        let made = match make::part(&task, &wish.part, home) {
+        let mut made = make::part(&task, &wish.part, home);
+        if let Ok(Made::Instance { uid, bytes, anew: None, .. }) = &made
+            && let Some(instead) = instead(&wish.part, report)
+            && self.is_taken(uid, &Sha256::of(bytes), destination).await?
+        {
+            tracing::warn!(
+                report = record.id,
+                %destination,
+                "a document has the UID of another one that was handed on; it is said anew"
+            );
+            made = make::part(&task, &instead, home);
+        }
+        let made = match made {
             Ok(made) => made,
             Err(error) => {
                 tracing::error!(report = record.id, %destination, %error, "a report cannot be made");
@@ -329,6 +341,21 @@ impl Secretary {
             }
         };
         Ok(Some(sending))
+    }
+
+    /// Whether a destination was given other bytes under this UID: what became of those says nothing
+    /// of these.
+    async fn is_taken(
+        &self,
+        uid: &str,
+        sha256: &Sha256,
+        to: &DestinationName,
+    ) -> Result<bool, Stopped> {
+        let own = self.config.node.clone();
+        let duty = self.custody.duty(own, uid.to_owned(), to.clone()).await.ok_or(Stopped)?;
+        let Some((cargo, _)) = duty else { return Ok(false) };
+        let there = self.custody.read(cargo).await;
+        Ok(there.is_none_or(|(envelope, _)| envelope.identity.sha256 != *sha256))
     }
 
     /// The envelope of what was made; its key and names go into the sending.
@@ -526,6 +553,14 @@ impl Secretary {
             self.tell_unanswered(record, &seed, now);
         }
     }
+}
+
+/// What says the same as a document that was received, in a document of this node's.
+fn instead(part: &Part, report: &Report) -> Option<Part> {
+    let Part::Instance { structured, from: Source::Received(_) } = part else { return None };
+    let kind = if report.form(FormKind::Pdf).is_some() { FormKind::Pdf } else { FormKind::Cda };
+    let from = if *structured { Source::StructuredOfText } else { Source::Around(kind) };
+    Some(Part::Instance { structured: *structured, from })
 }
 
 fn word(part: &Part) -> &'static str {
