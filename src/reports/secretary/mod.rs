@@ -21,6 +21,7 @@ mod alarms;
 mod answers;
 mod desk;
 mod documents;
+mod filing;
 mod hand_on;
 mod handing;
 mod letters;

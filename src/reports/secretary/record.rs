@@ -337,10 +337,14 @@ impl ReportRecord {
 
     /// Whether it and a document are about one study or order.
     pub(super) fn shares(&self, targets: &[Target]) -> bool {
+        // Two studies of one order have a report each.
         let same = |a: &Target, b: &Target| {
+            let are_studies = !a.study.is_empty() && !b.study.is_empty();
             a.origin == b.origin
-                && ((!a.study.is_empty() && a.study == b.study)
-                    || (a.order.is_some() && a.order == b.order))
+                && match are_studies {
+                    true => a.study == b.study,
+                    false => a.order.is_some() && a.order == b.order,
+                }
         };
         targets.iter().any(|t| self.targets.iter().any(|own| same(own, t)))
     }
@@ -442,12 +446,13 @@ pub(super) fn loop_key(hospital: &NodeName, study: &str) -> LoopKey {
 }
 
 /// A new report's id: of what it is about, as far as that is known when its first document comes.
-pub(super) fn report_id(target: &Target, line: &str) -> String {
+/// Two nodes that read the same study have a report each.
+pub(super) fn report_id(from: &NodeName, target: &Target, line: &str) -> String {
     let about = match &target.order {
         Some(order) => format!("order {}", order.number),
         None => format!("study {}", target.study),
     };
-    id_of(&digest_of(&[target.origin.as_str(), &about, line]))
+    id_of(&digest_of(&[from.as_str(), target.origin.as_str(), &about, line]))
 }
 
 fn digest_of(parts: &[&str]) -> Sha256 {
@@ -540,7 +545,7 @@ mod tests {
             order: None,
         };
         let mut record = ReportRecord {
-            id: report_id(&target(0), ""),
+            id: report_id(&"reading".parse().unwrap(), &target(0), ""),
             hospital: origin.clone(),
             from: "reading".parse().unwrap(),
             targets: vec![],
