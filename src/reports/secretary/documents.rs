@@ -239,7 +239,7 @@ impl Secretary {
             self.wait(doc, now);
             return Ok(());
         };
-        let Some(targets) = self.known_here(&slip.targets).await else {
+        let Some(targets) = self.those_here(&slip.targets).await else {
             doc.place = Place::Held(Why::Unknown(slip.targets));
             self.timers.set(What::Document(doc.sha256), Some(now + RETRY));
             self.store.put(doc.entry());
@@ -289,7 +289,7 @@ impl Secretary {
     }
 
     /// Those of these studies and orders that this hospital has.
-    async fn known_here(&self, targets: &[Target]) -> Option<Vec<Target>> {
+    async fn those_here(&self, targets: &[Target]) -> Option<Vec<Target>> {
         let numbers = || targets.iter().filter_map(|t| t.order.as_ref());
         let wanted = Wanted {
             studies: targets.iter().map(|t| t.study.as_str()).filter(|s| !s.is_empty()).collect(),

@@ -27,6 +27,7 @@ mod handing;
 mod letters;
 mod loops;
 mod notes;
+mod outcomes;
 mod people;
 mod record;
 mod talk;
