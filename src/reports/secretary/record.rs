@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `c` | how far the arrivals were looked at | |
 //! | `d` digest of the cargo | [`DocumentRecord`] | [`HELD`], [`TO_CARRY`], [`WAITING`] |
-//! | `r` id | [`ReportRecord`] | its studies and orders, [`OPEN`], [`CRITICAL`], [`ALARMING`] |
+//! | `r` id | [`ReportRecord`] | its studies and orders, [`OPEN`], [`LATE`], [`CRITICAL`], [`ALARMING`] |
 //! | `l` digest of hospital and study | [`LoopRecord`] | [`OPEN`] |
 //! | `w` id | [`WordsRecord`] | its study, [`OPEN`] |
 //! | `n` key of the note | [`NoteRecord`]: a note that custody is to have | |
@@ -37,6 +37,9 @@ pub(super) const CRITICAL: &[u8] = b"critical";
 
 /// Reports of whose critical result nobody has said that he or she knows.
 pub(super) const ALARMING: &[u8] = b"alarming";
+
+/// Reports of which a system has not said yes in time, or has said no.
+pub(super) const LATE: &[u8] = b"late";
 
 /// Events of one report that are remembered; the oldest go.
 pub(super) const EVENTS_MAX: usize = 128;
@@ -299,6 +302,11 @@ impl ReportRecord {
         terms.dedup();
         if self.is_open {
             terms.push(OPEN.to_vec());
+        }
+        let is_late =
+            |s: &Sending| s.alarmed && matches!(s.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_));
+        if self.sendings.iter().any(is_late) {
+            terms.push(LATE.to_vec());
         }
         if let Some(alarm) = &self.alarm {
             terms.push(CRITICAL.to_vec());

@@ -162,7 +162,6 @@ impl Secretary {
     }
 
     pub(super) async fn open_questions(&self) -> Result<usize, Stopped> {
-        let open: Vec<WordsRecord> = self.store.with(OPEN, b'w', OPEN_MAX).await?;
-        Ok(open.len())
+        self.store.count(OPEN, b'w', OPEN_MAX).await
     }
 }
