@@ -281,6 +281,12 @@ impl Alarm {
         new
     }
 
+    /// The clock went back: nobody waits until it is again what it was.
+    pub fn rewind(&mut self, now: Timestamp) {
+        self.since = self.since.min(now);
+        self.told = self.told.map(|(rung, at)| (rung, at.min(now)));
+    }
+
     /// Where it stands.
     pub fn state(&self) -> State {
         self.state
@@ -401,6 +407,26 @@ mod tests {
 
     fn minutes(n: i64) -> Timestamp {
         Timestamp(n * 60_000)
+    }
+
+    #[test]
+    fn a_clock_that_went_back_keeps_nobody_from_being_told() {
+        let mut alarm = Alarm::new("v", vec![reason("AA")], minutes(500_000));
+        assert_eq!(alarm.step(&ladder(), minutes(0)), Step::Wait(minutes(500_000)));
+        alarm.rewind(minutes(0));
+        let Step::Tell { rung: 0, to } = alarm.step(&ladder(), minutes(0)) else { panic!() };
+        alarm.told(0, to, minutes(0));
+        assert_eq!(alarm.step(&ladder(), minutes(0)), Step::Wait(minutes(15)));
+    }
+
+    #[test]
+    fn reasons_without_end_are_not_remembered() {
+        let many = |n: usize| (0..n).map(|n| reason(&format!("{n} {}", "x".repeat(9_999))));
+        let mut alarm = Alarm::new("v", many(999).collect(), minutes(0));
+        assert_eq!(alarm.reasons().count(), REASONS_MAX);
+        assert!(alarm.reasons().all(|r| matches!(r, Reason::Said(who) if who.len() <= REASON_MAX)));
+        assert!(!alarm.flag("w", many(9_999).collect(), minutes(1)));
+        assert!(minicbor::to_vec(&alarm).unwrap().len() < 64 << 10);
     }
 
     fn reason(word: &str) -> Reason {
