@@ -35,6 +35,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 const ASKED: Duration = Duration::from_secs(3600);
 /// A loop that nobody has ended by then is not open any more.
 const OPEN_TIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Images that came this long before the book of reports was begun begin no loop: a node that is
+/// given reports later does not ask for those of all studies that it ever had.
+const BEFORE: Duration = Duration::from_secs(3600);
 /// Studies of which it is asked in one turn whether they are whole.
 const WHOLES_MAX: usize = 32;
 /// The steps whose times stand in the histograms.
@@ -105,6 +108,9 @@ impl Secretary {
     pub(super) async fn see_image(&mut self, come: &Come) -> Result<(), Stopped> {
         let envelope = &come.envelope;
         let hospital = envelope.identity.origin.clone();
+        if come.kept_at + BEFORE < self.cursor.since {
+            return Ok(());
+        }
         let key = loop_key(&hospital, &envelope.study);
         if self.loops.seen.contains(&key) || self.loops.open.contains_key(&key) {
             return Ok(());

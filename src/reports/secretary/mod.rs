@@ -290,7 +290,8 @@ impl Secretary {
     async fn load(&mut self) -> Result<(), Stopped> {
         self.store.forget();
         self.outgoing.clear();
-        self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
+        let begun = Cursor { arrival: 0, since: clock::wall() };
+        self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or(begun);
         self.timers = Timers::default();
         let notes: Vec<NoteRecord> = self.store.below(b"n", OPEN_MAX).await?;
         self.notes = notes.into_iter().map(|note| (note.key.clone(), note)).collect();

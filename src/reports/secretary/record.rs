@@ -65,6 +65,10 @@ const OTHERS_MAX: usize = 16;
 pub(super) struct Cursor {
     #[n(0)]
     pub(super) arrival: u64,
+    /// Since when this book is kept: what came before is followed by nobody.
+    #[n(1)]
+    #[cbor(default)]
+    pub(super) since: Timestamp,
 }
 
 /// Where a document stands.
