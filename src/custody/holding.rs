@@ -94,8 +94,16 @@ impl Custodian {
         }
         let hold = DutyEvent::Hold { reason: reason.clone(), by: by.to_owned() };
         let dismiss = DutyEvent::Dismiss { by: by.to_owned(), reason, at: clock::wall() };
-        self.change_duty(id, destination, hold, None)
-            && self.change_duty(id, destination, dismiss, None)
+        // What is held or quarantined is dismissed as it stands, what is owed by way of a hold.
+        self.change_duty(id, destination, hold, None);
+        self.change_duty(id, destination, dismiss, None) || self.is_dismissed(id, destination)
+    }
+
+    fn is_dismissed(&self, id: CargoId, destination: &DestinationName) -> bool {
+        let LedgerState::Ready(view) = &self.ledger else { return false };
+        let Some(number) = view.known_number(destination) else { return false };
+        let Ok(Some(row)) = view.cargo(id) else { return false };
+        row.duty(number).is_some_and(|duty| duty.state.name() == StateName::Dismissed)
     }
 }
 
@@ -111,9 +119,9 @@ impl Custody {
         self.look(move |c| c.duty(origin, key, &destination)).await
     }
 
-    /// Dismisses an owed duty that is not being tried now, because whoever handed its cargo over has
-    /// something to say in its place; false when it is being tried or not owed. Durable when this
-    /// returns; `None`: custody has stopped.
+    /// Dismisses a duty that is not being tried now, because whoever handed its cargo over has
+    /// something to say in its place; false when it is being tried, or has its receipt. Durable when
+    /// this returns; `None`: custody has stopped.
     pub async fn give_up(
         &self,
         id: CargoId,

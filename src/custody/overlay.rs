@@ -17,6 +17,8 @@ use super::register::{Book, Change, EnterError, Entry};
 const TURN_BYTES: usize = 256 << 10;
 /// Entries of one question.
 const PAGE: usize = 256;
+/// Keys of one question.
+const KEYS_PAGE: usize = 4096;
 
 /// Custody has stopped, or an entry is not what it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +132,33 @@ impl Overlay {
             }
         }
         Ok(found.values().take(max).filter_map(read).collect())
+    }
+
+    /// How many entries that would find, counted by their keys alone, at most `max`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn count(&self, term: &[u8], kind: u8, max: usize) -> Result<usize, Stopped> {
+        let mut count = 0;
+        let mut after = Some(vec![kind]);
+        while count < max {
+            let page = self.custody.keys_with(self.book, term.to_vec(), after, KEYS_PAGE).await;
+            let page = page.ok_or(Stopped)?;
+            let own = page.iter().filter(|key| key.first() == Some(&kind)).count();
+            count += own;
+            if own < KEYS_PAGE {
+                break;
+            }
+            after = page.into_iter().next_back();
+        }
+        for (key, changed) in self.changed.iter().filter(|(key, _)| key.first() == Some(&kind)) {
+            let bears = |e: &Entry| e.terms.iter().any(|t| t[..] == *term);
+            let before = self.custody.entry(self.book, key.clone()).await.ok_or(Stopped)?;
+            count += usize::from(changed.as_ref().is_some_and(bears));
+            count -= usize::from(before.as_ref().is_some_and(bears)).min(count);
+        }
+        Ok(count.min(max))
     }
 
     /// Lays an entry over what is there.

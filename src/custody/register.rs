@@ -284,6 +284,18 @@ impl Custody {
         self.look(move |c| c.entries(&entry_key(book, b""), book, after.as_deref(), max)).await
     }
 
+    /// Keys of the entries that bear a term, behind the key `after`, in their order, at most `max`;
+    /// `None` when custody has stopped.
+    pub async fn keys_with(
+        &self,
+        book: Book,
+        term: Vec<u8>,
+        after: Option<Vec<u8>>,
+        max: usize,
+    ) -> Option<Vec<Vec<u8>>> {
+        self.look(move |c| c.keys_from(&term_prefix(book, &term), after.as_deref(), max)).await
+    }
+
     /// Entries that bear a term, behind the key `after`, in the order of their keys, at most `max`;
     /// `None` when custody has stopped.
     pub async fn entries_with(

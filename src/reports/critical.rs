@@ -27,6 +27,10 @@ pub const RUNGS_MAX: usize = 16;
 pub const ENTRIES_MAX: usize = 256;
 /// Longest name or remark of a person, in bytes.
 const WORDS_MAX: usize = 1_024;
+/// Most reasons of one critical result, and of one the longest name of a code, in bytes: further
+/// ones change nothing, since it is critical already.
+pub const REASONS_MAX: usize = 32;
+const REASON_MAX: usize = 256;
 
 /// What makes a report critical.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
@@ -44,6 +48,22 @@ pub enum Reason {
     /// A person or program has said so: who.
     #[n(3)]
     Said(#[n(0)] String),
+}
+
+impl Reason {
+    /// Within the limit of what is remembered.
+    fn bounded(self) -> Self {
+        let short = |mut text: String| {
+            text.truncate(text.floor_char_boundary(REASON_MAX));
+            text
+        };
+        match self {
+            Self::Flag(flag, code) => Self::Flag(short(flag), short(code)),
+            Self::Code(value, scheme) => Self::Code(short(value), short(scheme)),
+            Self::Title(word) => Self::Title(short(word)),
+            Self::Said(who) => Self::Said(short(who)),
+        }
+    }
 }
 
 /// What a route counts as critical.
@@ -229,7 +249,7 @@ impl Alarm {
             notices: 0,
             record: Vec::new(),
         };
-        alarm.reasons.extend(reasons.iter().cloned());
+        let reasons = alarm.new_reasons(reasons);
         alarm.note(now, Event::Flagged(version.to_owned(), reasons));
         alarm
     }
@@ -237,11 +257,10 @@ impl Alarm {
     /// Another version is flagged. What was acknowledged opens again when there is a new reason.
     /// True when something changed.
     pub fn flag(&mut self, version: &str, reasons: Vec<Reason>, now: Timestamp) -> bool {
-        let new = reasons.iter().any(|reason| !self.reasons.contains(reason));
-        if !new {
+        let reasons = self.new_reasons(reasons);
+        if reasons.is_empty() {
             return false;
         }
-        self.reasons.extend(reasons.iter().cloned());
         if self.state != State::Open {
             self.state = State::Open;
             self.since = now;
@@ -249,6 +268,23 @@ impl Alarm {
         }
         self.note(now, Event::Flagged(version.to_owned(), reasons));
         true
+    }
+
+    /// Takes in what was not there, within the limits; that alone.
+    fn new_reasons(&mut self, reasons: Vec<Reason>) -> Vec<Reason> {
+        let mut new = Vec::new();
+        for reason in reasons.into_iter().map(Reason::bounded) {
+            if self.reasons.len() < REASONS_MAX && self.reasons.insert(reason.clone()) {
+                new.push(reason);
+            }
+        }
+        new
+    }
+
+    /// The clock went back: nobody waits until it is again what it was.
+    pub fn rewind(&mut self, now: Timestamp) {
+        self.since = self.since.min(now);
+        self.told = self.told.map(|(rung, at)| (rung, at.min(now)));
     }
 
     /// Where it stands.
@@ -371,6 +407,26 @@ mod tests {
 
     fn minutes(n: i64) -> Timestamp {
         Timestamp(n * 60_000)
+    }
+
+    #[test]
+    fn a_clock_that_went_back_keeps_nobody_from_being_told() {
+        let mut alarm = Alarm::new("v", vec![reason("AA")], minutes(500_000));
+        assert_eq!(alarm.step(&ladder(), minutes(0)), Step::Wait(minutes(500_000)));
+        alarm.rewind(minutes(0));
+        let Step::Tell { rung: 0, to } = alarm.step(&ladder(), minutes(0)) else { panic!() };
+        alarm.told(0, to, minutes(0));
+        assert_eq!(alarm.step(&ladder(), minutes(0)), Step::Wait(minutes(15)));
+    }
+
+    #[test]
+    fn reasons_without_end_are_not_remembered() {
+        let many = |n: usize| (0..n).map(|n| reason(&format!("{n} {}", "x".repeat(9_999))));
+        let mut alarm = Alarm::new("v", many(999).collect(), minutes(0));
+        assert_eq!(alarm.reasons().count(), REASONS_MAX);
+        assert!(alarm.reasons().all(|r| matches!(r, Reason::Said(who) if who.len() <= REASON_MAX)));
+        assert!(!alarm.flag("w", many(9_999).collect(), minutes(1)));
+        assert!(minicbor::to_vec(&alarm).unwrap().len() < 64 << 10);
     }
 
     fn reason(word: &str) -> Reason {

@@ -323,6 +323,12 @@ impl Report {
         let mut hasher = crate::cargo::Hasher::new();
         hasher.update(&[self.status as u8]);
         hasher.update(self.ids.document.as_bytes());
+        if self.ids.document.is_empty() {
+            // Without an id only the time tells a correction that takes another one back from the
+            // first report sent again.
+            let written = self.written_at.map_or(0, |at| at.0);
+            hasher.update(&written.to_be_bytes());
+        }
         let own = self.forms.iter().filter(|form| !form.is_derived && form.kind.is_content());
         let mut digests: Vec<Sha256> = own.map(|form| form.digest).collect();
         // Sent within an envelope alone: then the envelope is what there is.
@@ -385,6 +391,10 @@ pub(super) mod tests {
         two.forms.push(Form::new(FormKind::Pdf, b"made here".to_vec()).derived());
         assert_eq!(one.digest(), two.digest());
         assert_ne!(one.digest(), report(Status::Corrected, text()).digest());
+        two.written_at = Some(Timestamp(2_000));
+        assert_ne!(one.digest(), two.digest(), "what is written again is said again");
+        (one.ids.document, two.ids.document) = ("1.2".into(), "1.2".into());
+        assert_eq!(one.digest(), two.digest());
         let only = |m: &[u8]| report(Status::Final, Form::new(FormKind::Message, m.to_vec()));
         assert_ne!(only(b"MSH 1").digest(), only(b"MSH 2").digest());
     }

@@ -13,7 +13,8 @@
 //! one never replaces a final one, and a final one never a corrected one: it is [`Standing::Late`]
 //! if it came after, and superseded if it came before. Every version is kept.
 //!
-//! Limit: [`ARRIVALS_MAX`] documents of one report; more are refused, and a person must look.
+//! Limits: [`ARRIVALS_MAX`] documents of one report, more are refused, and a person must look;
+//! [`PREDECESSORS_MAX`] documents that each of them replaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,7 +29,9 @@ use crate::clock::Timestamp;
 /// Longest time between two forms of one version.
 pub const WINDOW: Duration = Duration::from_secs(600);
 /// Most documents of one report.
-pub const ARRIVALS_MAX: usize = 256;
+pub const ARRIVALS_MAX: usize = 128;
+/// Most documents that one is remembered to replace: the first ones.
+pub const PREDECESSORS_MAX: usize = 4;
 
 /// A document as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -74,7 +77,14 @@ impl Arrival {
             status: report.status,
             is_signed: report.is_signed,
             forms: own.map(|form| form.kind).collect(),
-            predecessors: report.ids.predecessors.clone(),
+            predecessors: report
+                .ids
+                .predecessors
+                .iter()
+                .filter(|id| !id.is_empty())
+                .take(PREDECESSORS_MAX)
+                .cloned()
+                .collect(),
             written_at: report.written_at,
             arrived_at: at,
         }

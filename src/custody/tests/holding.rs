@@ -24,7 +24,7 @@ async fn a_uid_under_which_other_bytes_came_is_held_by_all_of_its_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_duty_is_given_up_only_while_it_is_owed_and_nobody_tries_it() {
+async fn a_duty_is_given_up_unless_it_is_being_tried_or_has_its_receipt() {
     let dir = tempfile::tempdir().unwrap();
     let custody = open(dir.path());
     let kept = give(&custody, "hl7-1", b"MSH", to("ris")).await;
@@ -43,7 +43,12 @@ async fn a_duty_is_given_up_only_while_it_is_owed_and_nobody_tries_it() {
     assert!(custody.turn().await && give_up().await);
     let (_, given_up) = duty().await.unwrap();
     assert_eq!((given_up.state, given_up.by.as_deref()), (StateName::Dismissed, Some("us")));
-    assert!(!give_up().await, "it is not owed");
+    assert!(give_up().await, "it is so already");
+    // What was refused is no more for a person to send again.
+    give(&custody, "hl7-1", b"MSH", to("third")).await;
+    let leased = custody.lease(want("third", 1)).await.pop().unwrap();
+    custody.settle(leased, Outcome::Quarantine { reason: "HL7 AR".into() }).await;
+    assert_eq!(custody.give_up(cargo, name("third"), "us", "more".into()).await, Some(true));
     // What a receiver of HL7 has said is shown as it was said.
     give(&custody, "hl7-1", b"MSH", to("other")).await;
     let receipt = Receipt::Hl7 { code: "AA".into(), control_id: "7".into() };
@@ -52,5 +57,6 @@ async fn a_duty_is_given_up_only_while_it_is_owed_and_nobody_tries_it() {
     let (origin, key, _) = key();
     let found = custody.duty(origin.clone(), key, name("other")).await.unwrap().unwrap();
     assert_eq!(found.1.receipt.as_deref(), Some("HL7 AA to message 7"));
+    assert_eq!(custody.give_up(cargo, name("other"), "us", "more".into()).await, Some(false));
     assert_eq!(custody.duty(origin, "hl7-2".into(), name("ris")).await, Some(None));
 }

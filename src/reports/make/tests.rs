@@ -262,8 +262,8 @@ fn the_parts_are_found_whether_or_not_the_message_names_its_character_set() {
 
 #[test]
 fn lines_and_fields_that_a_site_writes_are_in_the_message() {
-    let mut home = Home::default();
-    home.languages = vec![Language::Japanese, Language::English];
+    let languages = vec![Language::Japanese, Language::English];
+    let mut home = Home { languages, ..Home::default() };
     home.message.header = vec!["{title} {status} v{number}".parse().unwrap(), "".parse().unwrap()];
     home.message.footer = vec!["{reader} {written} {accession}".parse().unwrap()];
     let field = |path: &str, text: &str| (path.parse().unwrap(), text.parse().unwrap());

@@ -50,6 +50,7 @@ impl Secretary {
             return None;
         }
         let mut alarm = record.alarm.clone()?;
+        alarm.rewind(now);
         let mut step = alarm.step(&self.config.ladder, now);
         while let Step::Tell { rung, to } = step {
             let seed = format!("{} {} {}", record.id, alarm.since().0, alarm.notices());

@@ -1,8 +1,10 @@
 //! What people are told of reports, and what metrics show.
 
+use super::hand_on::documents_of;
 use super::people::words;
 use super::record::{
-    DocumentRecord, EVENTS_MAX, Fate, HELD, Place, ReportRecord, order_term, report_key, study_term,
+    DocumentRecord, EVENTS_MAX, Fate, HELD, LATE, Place, ReportRecord, order_term, report_key,
+    study_term,
 };
 use super::{DeskError, Event, HeldRow, OPEN_MAX, Page, Row, Secretary, Story, VersionStory};
 use crate::clock::Timestamp;
@@ -16,7 +18,7 @@ use crate::reports::versions::Arrival;
 /// Most rows of one answer.
 const ROWS_MAX: usize = 10_000;
 /// Loops are counted this often.
-const COUNT_SECONDS: i64 = 10;
+const COUNT_SECONDS: u64 = 10;
 
 const KINDS: [&str; 7] = ["arrived", "sent", "handed", "critical", "told", "held", "person"];
 
@@ -132,28 +134,23 @@ impl Secretary {
     }
 
     /// Brings metrics up to date.
-    pub(super) async fn show(&self, now: Timestamp) -> Result<(), Stopped> {
-        if now.0 / 1000 % COUNT_SECONDS != 0 {
+    pub(super) async fn show(&mut self, now: Timestamp) -> Result<(), Stopped> {
+        if now >= self.counted && now.seconds_since(self.counted) < COUNT_SECONDS {
             return Ok(());
         }
-        let held: Vec<DocumentRecord> = self.store.with(HELD, b'd', OPEN_MAX).await?;
+        self.counted = now;
+        let held = self.store.count(HELD, b'd', OPEN_MAX).await?;
         let criticals = self.criticals(false, ROWS_MAX).await?.unwrap_or_default();
         let open = criticals.iter().filter(|row| row.state == State::Open);
         let oldest = open.clone().map(|row| now.seconds_since(row.since)).max().unwrap_or(0);
         let questions = self.open_questions().await?;
-        let waiting: Vec<ReportRecord> =
-            self.store.with(super::record::OPEN, b'r', OPEN_MAX).await?;
-        let late = waiting
-            .iter()
-            .flat_map(|r| &r.sendings)
-            .filter(|s| s.alarmed)
-            .filter(|s| matches!(s.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_)));
+        let late = self.store.count(LATE, b'r', OPEN_MAX).await?;
         let m = &self.metrics.reports;
         let set = |gauge: &prometheus::IntGauge, n: usize| {
             gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
         };
-        set(&m.held, held.len());
-        set(&m.unacknowledged, late.count());
+        set(&m.held, held);
+        set(&m.unacknowledged, late);
         set(&m.critical_open, open.count());
         set(&m.questions, questions);
         m.critical_oldest.set(i64::try_from(oldest).unwrap_or(i64::MAX));
@@ -169,8 +166,7 @@ fn row(record: &ReportRecord) -> Row {
     let versions = record.chain.versions();
     let latest = versions.last();
     let mut destinations: Vec<(crate::cargo::DestinationName, String)> = Vec::new();
-    let documents: Vec<_> =
-        latest.iter().flat_map(|v| v.documents.iter().map(|d| d.digest)).collect();
+    let documents = latest.map(documents_of).unwrap_or_default();
     for sending in record.sendings.iter().filter(|s| s.documents == documents) {
         let state = match &sending.fate {
             Fate::Open => "sent",

@@ -11,8 +11,7 @@
 use std::time::Duration;
 
 use super::record::{
-    DocumentRecord, HELD, Place, ReportRecord, TO_CARRY, WAITING, document_key, id_of, order_term,
-    report_id, study_term, without_bytes,
+    DocumentRecord, HELD, Place, ReportRecord, TO_CARRY, WAITING, document_key, id_of, remembered,
 };
 use super::timers::What;
 use super::{ARRIVALS_MAX, OPEN_MAX, Secretary, Why};
@@ -26,13 +25,17 @@ use crate::reports::matching::{By, Candidate, Outcome, Target, Wanted, target_of
 use crate::reports::note::{self, Note, Says, Slip};
 use crate::reports::report::{BYTES_MAX, Report};
 use crate::reports::signers::SignerRules;
-use crate::reports::versions::{Applied, Arrival};
 
 /// First and longest pause before a document that is held is matched again by itself.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+/// How long a document waits for its slip before people are told: nothing that came after it is given
+/// back to the disk meanwhile.
+const SLIP_TIME: Duration = Duration::from_secs(3600);
 /// Tries after which people are told of what may change by itself.
 const TRIES_UNTOLD: u32 = 4;
+/// Tries of which each is written down; after so many the pause is the longest.
+const TRIES_WRITTEN: u32 = 10;
 /// Longest body that is read: names and lists beside the forms.
 const BODY_MAX: u64 = (BYTES_MAX + (8 << 20)) as u64;
 
@@ -49,6 +52,9 @@ impl Secretary {
         self.carry = carry.iter().map(|doc| doc.sha256).collect();
         let waiting: Vec<DocumentRecord> = self.store.with(WAITING, b'd', OPEN_MAX).await?;
         self.waiting = waiting.iter().filter_map(|doc| doc.cargo).collect();
+        for doc in waiting {
+            self.timers.set(What::Document(doc.sha256), Some(doc.arrived_at + SLIP_TIME));
+        }
         let held: Vec<DocumentRecord> = self.store.with(HELD, b'd', OPEN_MAX).await?;
         for doc in held {
             self.retry(&doc, Timestamp::default());
@@ -107,15 +113,18 @@ impl Secretary {
             carry: None,
         });
         doc.cargo = Some(come.cargo.0);
-        let Some(report) = read(&come.body).await else {
+        let report = read(&come.body).await;
+        let said = report.as_ref().and_then(remembered);
+        let (Some(report), Some(said)) = (report, said) else {
             tracing::error!(document = doc.id(), "a report cannot be read; a person must look");
-            return Ok(self.hold(doc, Why::Unreadable, now));
+            self.hold(doc, Why::Unreadable, now);
+            return Ok(());
         };
         let status = report.status;
         tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
         self.metrics.reports.taken.with_label_values(&[status.as_str()]).inc();
         doc.digest = report.digest();
-        doc.said = Some(Box::new(without_bytes(&report)));
+        doc.said = Some(Box::new(said));
         self.place(doc, now).await
     }
 
@@ -126,7 +135,8 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<(), Stopped> {
         let Some(said) = doc.said.clone() else {
-            return Ok(self.wait(doc));
+            self.wait(doc, now);
+            return Ok(());
         };
         if doc.from != self.config.node {
             return self.place_by_slip(doc, &said, now).await;
@@ -140,14 +150,19 @@ impl Secretary {
         };
         let (targets, by, urgency) = match found {
             (Outcome::Found { targets, by }, urgency) => (targets, by, urgency),
-            (outcome, _) => return Ok(self.hold(doc, Why::Match(outcome), now)),
+            (outcome, _) => {
+                self.hold(doc, Why::Match(outcome), now);
+                return Ok(());
+            }
         };
         let hospital = targets[0].origin.clone();
         if !self.config.peers.contains(&hospital) || hospital == self.config.node {
-            return Ok(self.hold(doc, Why::Unknown(targets), now));
+            self.hold(doc, Why::Unknown(targets), now);
+            return Ok(());
         }
         if let Some(doubt) = self.doubt(&doc, &said, &hospital) {
-            return Ok(self.hold(doc, Why::Signer(doubt), now));
+            self.hold(doc, Why::Signer(doubt), now);
+            return Ok(());
         }
         let record = self.report_of(&targets, &said, &doc.from, by).await?;
         let slip = Slip {
@@ -162,7 +177,8 @@ impl Secretary {
         let urgency = if is_critical { Urgency::Stat } else { urgency.min(Urgency::Routine) };
         let filed = self.file(&mut doc, &said, record, now).await?;
         if !filed {
-            return Ok(self.hold(doc, Why::Full, now));
+            self.hold(doc, Why::Full, now);
+            return Ok(());
         }
         doc.carry = Some(urgency);
         self.carry.insert(doc.sha256);
@@ -220,27 +236,35 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<(), Stopped> {
         let Some(slip) = doc.slip.clone() else {
-            return Ok(self.wait(doc));
+            self.wait(doc, now);
+            return Ok(());
         };
-        let Some(is_known) = self.is_known_here(&slip.targets).await else {
+        let Some(targets) = self.those_here(&slip.targets).await else {
             doc.place = Place::Held(Why::Unknown(slip.targets));
             self.timers.set(What::Document(doc.sha256), Some(now + RETRY));
             self.store.put(doc.entry());
             return Ok(());
         };
-        if !is_known {
-            return Ok(self.hold(doc, Why::Unknown(slip.targets), now));
+        if targets.is_empty() {
+            self.hold(doc, Why::Unknown(slip.targets), now);
+            return Ok(());
         }
         let own = self.config.node.clone();
         if let Some(doubt) = self.doubt(&doc, said, &own) {
-            return Ok(self.hold(doc, Why::Signer(doubt), now));
+            self.hold(doc, Why::Signer(doubt), now);
+            return Ok(());
         }
         let known = self.report(&slip.report).await?;
+        if known.as_ref().is_some_and(|record| record.from != doc.from) {
+            tracing::warn!(from = %doc.from, report = slip.report, "it is another node's report");
+            self.hold(doc, Why::Unknown(slip.targets), now);
+            return Ok(());
+        }
         let record = known.unwrap_or_else(|| ReportRecord {
             id: slip.report.clone(),
             hospital: own,
             from: doc.from.clone(),
-            targets: slip.targets.clone(),
+            targets: targets.clone(),
             by: slip.by,
             line: String::new(),
             chain: Default::default(),
@@ -253,13 +277,10 @@ impl Secretary {
         });
         doc.arrived_at = slip.arrived_at;
         let mut record = record;
-        for target in slip.targets {
-            if !record.targets.contains(&target) {
-                record.targets.push(target);
-            }
-        }
+        record.is_about(&targets);
         if !self.file(&mut doc, said, record, now).await? {
-            return Ok(self.hold(doc, Why::Full, now));
+            self.hold(doc, Why::Full, now);
+            return Ok(());
         }
         self.waiting.remove(&doc.cargo.unwrap_or_default());
         self.timers.set(What::Document(doc.sha256), None);
@@ -267,8 +288,8 @@ impl Secretary {
         Ok(())
     }
 
-    /// Whether this hospital has any of these studies or orders.
-    async fn is_known_here(&self, targets: &[Target]) -> Option<bool> {
+    /// Those of these studies and orders that this hospital has.
+    async fn those_here(&self, targets: &[Target]) -> Option<Vec<Target>> {
         let numbers = || targets.iter().filter_map(|t| t.order.as_ref());
         let wanted = Wanted {
             studies: targets.iter().map(|t| t.study.as_str()).filter(|s| !s.is_empty()).collect(),
@@ -278,15 +299,13 @@ impl Secretary {
             instances: Vec::new(),
         };
         let known = self.known(&wanted).await?;
-        let own = |k: &Known| {
-            let target = &k.candidate.target;
-            target.origin == self.config.node
-                && targets.iter().any(|t| {
-                    (!t.study.is_empty() && t.study == target.study)
-                        || (t.order.is_some() && t.order == target.order)
-                })
+        let is = |t: &&Target, own: &Target| {
+            own.origin == self.config.node
+                && ((!t.study.is_empty() && t.study == own.study)
+                    || (t.order.is_some() && t.order == own.order))
         };
-        Some(known.iter().any(own))
+        let has = |t: &&Target| known.iter().any(|k| is(t, &k.candidate.target));
+        Some(targets.iter().filter(has).cloned().collect())
     }
 
     fn doubt(
@@ -309,120 +328,6 @@ impl Secretary {
         rules.doubt(said.status, said.is_signed, &said.verifiers)
     }
 
-    /// The report that a document is a version or form of: one that is about the same study or
-    /// order, and of the same line, or a new one.
-    async fn report_of(
-        &self,
-        targets: &[Target],
-        said: &Report,
-        from: &NodeName,
-        by: By,
-    ) -> Result<ReportRecord, Stopped> {
-        let line = said.ids.filler.as_ref().map(|f| f.id.clone()).unwrap_or_default();
-        let mut records: Vec<ReportRecord> = Vec::new();
-        for target in targets {
-            let mut terms = Vec::new();
-            terms.extend(Some(&target.study).filter(|s| !s.is_empty()).map(|s| study_term(s)));
-            terms.extend(target.order.as_ref().map(|order| order_term(&order.number)));
-            for term in terms {
-                let found: Vec<ReportRecord> = self.store.with(&term, b'r', OPEN_MAX).await?;
-                records.extend(found.into_iter().filter(|r| r.shares(targets)));
-            }
-        }
-        records.sort_by(|a, b| a.id.cmp(&b.id));
-        records.dedup_by(|a, b| a.id == b.id);
-        let found = records.iter().position(|r| names(r, said)).or_else(|| {
-            records.iter().position(|r| r.line == line).or_else(|| match records.len() {
-                1 if line.is_empty() || records[0].line.is_empty() => Some(0),
-                0 => None,
-                // Of several it is a version of that which has no number either, else of the first.
-                _ if line.is_empty() => Some(0),
-                _ => None,
-            })
-        });
-        if let Some(found) = found {
-            let mut record = records.swap_remove(found);
-            if record.line.is_empty() {
-                record.line = line;
-            }
-            for target in targets {
-                if !record.targets.contains(target) {
-                    record.targets.push(target.clone());
-                }
-            }
-            return Ok(record);
-        }
-        Ok(ReportRecord {
-            id: report_id(&targets[0], &line),
-            hospital: targets[0].origin.clone(),
-            from: from.clone(),
-            targets: targets.to_vec(),
-            by,
-            line,
-            chain: Default::default(),
-            alarm: None,
-            sendings: Vec::new(),
-            events: Vec::new(),
-            is_open: false,
-            handed: Vec::new(),
-            is_acknowledged: false,
-        })
-    }
-
-    /// Makes a document one of a report's; false when the report has too many.
-    async fn file(
-        &mut self,
-        doc: &mut DocumentRecord,
-        said: &Report,
-        mut record: ReportRecord,
-        now: Timestamp,
-    ) -> Result<bool, Stopped> {
-        let arrival = Arrival {
-            digest: doc.digest,
-            ..Arrival::of(said, &doc.sha256.to_string(), doc.arrived_at)
-        };
-        let applied = record.chain.apply(arrival);
-        if applied == Applied::Full {
-            return Ok(false);
-        }
-        let (id, report) = (doc.id(), record.id.clone());
-        doc.place = Place::Filed(record.id.clone());
-        let status = said.status.as_str();
-        let by = said.source.clone();
-        match applied {
-            Applied::Latest => {
-                record.happened(now, "arrived", format!("document {id}, {status}"), &by);
-            }
-            Applied::Late => {
-                self.metrics.reports.late.inc();
-                tracing::warn!(document = id, report, status, "a report came too late and is kept");
-                let what = format!("document {id}, {status}: too late, a later version is there");
-                record.happened(now, "arrived", what, &by);
-            }
-            Applied::Duplicate | Applied::Full => {}
-        }
-        for doubtful in record.chain.doubtful() {
-            let digests = doubtful.documents.iter().map(|d| d.digest.to_string());
-            let documents = digests.map(|d| d[..32].to_owned()).collect::<Vec<_>>().join(", ");
-            tracing::warn!(
-                report,
-                documents,
-                "a final report was written after the correction that counts; a person should look"
-            );
-        }
-        if !said.critical.is_empty() {
-            self.flag(&mut record, &doc.id(), said.critical.clone(), now);
-        }
-        self.see_report(&record.targets.clone(), said.status, doc.arrived_at, now).await?;
-        if record.hospital == self.config.node && applied == Applied::Latest {
-            record.is_open = true;
-            record.is_acknowledged = false;
-        }
-        self.timers.report_now(&record.id, now);
-        self.store.put(record.entry());
-        Ok(true)
-    }
-
     /// Holds a document for a person; what may change by itself is tried again.
     pub(super) fn hold(&mut self, mut doc: DocumentRecord, why: Why, now: Timestamp) {
         doc.tries = doc.tries.saturating_add(1);
@@ -430,6 +335,10 @@ impl Secretary {
         // What may change by itself within a moment is told to nobody before that.
         let last = if by_itself(&why) { TRIES_UNTOLD } else { 0 };
         let is_told = matches!(&doc.place, Place::Held(before) if *before == why);
+        // Nothing is news: it is not written down again.
+        if is_told && doc.tries > TRIES_WRITTEN {
+            return self.retry(&doc, now);
+        }
         doc.place = Place::Held(why);
         if !is_told && last == 0 || doc.tries == last {
             tracing::warn!(
@@ -448,9 +357,10 @@ impl Secretary {
         self.timers.set(What::Document(doc.sha256), by_itself(why).then(|| now + pause));
     }
 
-    fn wait(&mut self, mut doc: DocumentRecord) {
+    fn wait(&mut self, mut doc: DocumentRecord, now: Timestamp) {
         doc.place = Place::Waits;
         self.waiting.extend(doc.cargo);
+        self.timers.set(What::Document(doc.sha256), Some(now + SLIP_TIME));
         self.store.put(doc.entry());
     }
 
@@ -490,16 +400,21 @@ impl Secretary {
         self.store.get(document_key(sha256)).await
     }
 
-    /// A document that is held is looked at again.
+    /// A document that is held is looked at again; one that has waited too long is held.
     pub(super) async fn look_at_document(
         &mut self,
         sha256: &Sha256,
         now: Timestamp,
     ) -> Result<(), Stopped> {
-        match self.document(sha256).await? {
-            Some(doc) if matches!(doc.place, Place::Held(_)) => self.place(doc, now).await,
-            _ => Ok(()),
+        let Some(doc) = self.document(sha256).await? else { return Ok(()) };
+        match (&doc.place, &doc.slip) {
+            (Place::Waits, None) => self.hold(doc, Why::Unknown(Vec::new()), now),
+            // The slip is looked at when it comes.
+            (Place::Held(Why::Unknown(_)), None) if doc.from != self.config.node => {}
+            (Place::Held(_), _) => self.place(doc, now).await?,
+            _ => {}
         }
+        Ok(())
     }
 
     /// Gives documents their duty to their hospital, some at a time.
@@ -555,16 +470,6 @@ async fn read(body: &crate::custody::Body) -> Option<Report> {
         return None;
     }
     Report::decode(&body.read().await.ok()?).ok()
-}
-
-/// Whether a document says that it is of this report.
-fn names(record: &ReportRecord, said: &Report) -> bool {
-    let ids = &said.ids;
-    record.chain.arrivals().any(|known| {
-        let same = !ids.document.is_empty() && known.document == ids.document;
-        same || ids.predecessors.contains(&known.document)
-            || (!ids.document.is_empty() && known.predecessors.contains(&ids.document))
-    })
 }
 
 pub(super) fn known(facts: registrar::Candidate) -> Known {

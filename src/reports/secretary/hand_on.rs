@@ -9,37 +9,42 @@
 //! - Without systems that take reports this node's custody is where the report comes home.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::Secretary;
 use super::handing::{Wish, before, forms, wishes, with_added};
-use super::record::{DocumentRecord, Fate, ReportRecord, SENDINGS_MAX, Sending, id_of};
+use super::record::{
+    DOCUMENTS_MAX, DocumentRecord, Fate, ReportRecord, SENDINGS_MAX, Sending, id_of,
+};
 use super::timers::What;
-use super::{DeskError, Secretary};
 use crate::cargo::{
     Assignment, CargoKind, DestinationName, Envelope, Identity, ReportFacts, Sha256, Urgency,
 };
 use crate::clock::Timestamp;
 use crate::custody::CargoId;
 use crate::custody::overlay::Stopped;
-use crate::custody::state::StateName;
-use crate::custody::{Action, Filter};
 use crate::orders::order::Order;
 use crate::reports::critical;
-use crate::reports::home::Part;
+use crate::reports::home::{Part, Source};
 use crate::reports::make::{self, Home, Made, Task};
 use crate::reports::matching::Wanted;
 use crate::reports::note::{Handed, Note, Says};
-use crate::reports::report::{Report, Status};
+use crate::reports::report::{FormKind, Report, Status};
 use crate::reports::turnaround::Moment;
 use crate::reports::versions::Version;
 
-/// Who gives up a part for a later version.
+/// Who gives up a part for a later version, and why.
 const BY: &str = "hikyaku";
+pub(super) const LATER: &str = "a later version of the report is there";
+/// How long after a part could not be made it is tried again: other rules may be in force, or what
+/// was unreadable is not.
+const REMAKE: Duration = Duration::from_secs(600);
 
 /// The latest version of a report, as it is handed on.
-struct Latest {
+pub(super) struct Latest {
     status: Status,
     number: u32,
-    documents: Vec<Sha256>,
+    pub(super) documents: Vec<Sha256>,
     records: Vec<DocumentRecord>,
     /// Of an addendum: the versions that it adds to, the oldest first.
     before: Vec<Vec<DocumentRecord>>,
@@ -82,7 +87,8 @@ impl Secretary {
         }
         let ladder = self.climb(&mut record, now);
         self.tell_unacknowledged(&mut record, now);
-        let open = record.sendings.iter().any(|s| matches!(s.fate, Fate::Open | Fate::No(_)));
+        let is_open = |s: &Sending| matches!(s.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_));
+        let open = record.sendings.iter().any(is_open);
         let waits = is_unfinished || open;
         record.is_open = waits || ladder.is_some() || self.is_alarming(&record);
         if record != before {
@@ -96,7 +102,7 @@ impl Secretary {
         Ok(())
     }
 
-    async fn latest(&self, record: &ReportRecord) -> Result<Option<Latest>, Stopped> {
+    pub(super) async fn latest(&self, record: &ReportRecord) -> Result<Option<Latest>, Stopped> {
         let mut versions = record.chain.versions();
         let number = u32::try_from(versions.len()).unwrap_or(u32::MAX);
         let Some(version) = versions.pop() else { return Ok(None) };
@@ -116,7 +122,7 @@ impl Secretary {
         Ok(Some(Latest {
             status: version.status,
             number,
-            documents: version.documents.iter().map(|d| d.digest).collect(),
+            documents: documents_of(&version),
             records,
             before,
             at: version.arrived_at,
@@ -137,49 +143,6 @@ impl Secretary {
         Ok(records)
     }
 
-    /// Asks custody what became of what was handed on; the parts of which something is to be
-    /// told.
-    async fn settle(
-        &mut self,
-        record: &mut ReportRecord,
-        now: Timestamp,
-    ) -> Result<Vec<Sha256>, Stopped> {
-        let mut news = Vec::new();
-        for at in 0..record.sendings.len() {
-            let sending = &record.sendings[at];
-            if !matches!(sending.fate, Fate::Open | Fate::No(_)) {
-                continue;
-            }
-            let own = self.config.node.clone();
-            let (key, to) = (sending.key.clone(), sending.destination.clone());
-            let Some((_, duty)) = self.custody.duty(own, key, to.clone()).await.ok_or(Stopped)?
-            else {
-                continue;
-            };
-            let words = |text: &Option<String>| text.clone().unwrap_or_default();
-            let fate = match duty.state {
-                StateName::Receipted => Fate::Yes(duty.at.unwrap_or(now), words(&duty.receipt)),
-                StateName::Quarantined | StateName::Dismissed => Fate::No(words(&duty.reason)),
-                StateName::Owed | StateName::Held => Fate::Open,
-            };
-            if fate == record.sendings[at].fate {
-                continue;
-            }
-            if let Fate::Yes(at, words) = &fate {
-                record.happened(*at, "handed", format!("{to} has it: {words}"), to.as_str());
-                let targets = record.targets.clone();
-                self.see_of(&targets, Moment::Delivered, *at, now).await?;
-            }
-            if let Fate::No(why) = &fate {
-                tracing::warn!(report = record.id, destination = %to, why, "a report is refused");
-                record.happened(now, "handed", format!("{to} does not take it: {why}"), "");
-            }
-            record.sendings[at].fate = fate;
-            news.push(record.sendings[at].part);
-        }
-        Ok(news)
-    }
-
     /// Hands on what of the latest version was not, to every system that may have it now; false
     /// when some of it waits for custody, or for what is being sent.
     async fn hand_on(
@@ -197,12 +160,20 @@ impl Secretary {
             }
             for wish in wishes {
                 let known = |s: &Sending| s.destination == destination && s.part == wish.digest;
-                if record.sendings.iter().any(known) {
+                let again = |s: &Sending| matches!(s.fate, Fate::Unmade(_)) && s.at + REMAKE <= now;
+                if record.sendings.iter().any(|s| known(s) && !again(s)) {
                     continue;
                 }
                 let sending =
                     self.hand((&*record, &mut *latest), &wish, (&destination, &home), now);
                 let Some(sending) = sending.await? else { return Ok(false) };
+                if let Some(n) = record.sendings.iter().position(known) {
+                    let before = record.sendings.remove(n);
+                    if before.fate == sending.fate {
+                        record.sendings.push(Sending { alarmed: before.alarmed, ..sending });
+                        continue;
+                    }
+                }
                 let what = match &sending.fate {
                     Fate::Unmade(why) => format!("nothing goes to {destination}: {why}"),
                     _ => format!("{} goes to {destination}", word(&wish.part)),
@@ -242,13 +213,16 @@ impl Secretary {
             let sending = &record.sendings[at];
             let other = sending.destination == *destination
                 && !wishes.iter().any(|wish| wish.digest == sending.part);
-            if !other || sending.fate != Fate::Open {
+            if !other || !matches!(sending.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_)) {
                 continue;
             }
-            let reason = "a later version of the report is there".to_owned();
-            let (cargo, to) = (CargoId(sending.cargo.unwrap_or_default()), destination.clone());
-            if !self.custody.give_up(cargo, to, BY, reason).await.ok_or(Stopped)? {
-                return Ok(false);
+            // What was refused is no more for a person to send again, in place of the later one.
+            if let Some(cargo) = sending.cargo {
+                let (cargo, to) = (CargoId(cargo), destination.clone());
+                let gone = self.custody.give_up(cargo, to, BY, LATER.to_owned()).await;
+                if !gone.ok_or(Stopped)? && sending.fate == Fate::Open {
+                    return Ok(false);
+                }
             }
             record.sendings[at].fate = Fate::Replaced;
         }
@@ -282,7 +256,10 @@ impl Secretary {
             sending.fate = Fate::Unmade("the bytes of the report are not here any more".into());
             return Ok(Some(sending));
         }
-        let Latest { report: Some(report), order, .. } = &*latest else { return Ok(None) };
+        // A message without its order may be refused for good: it waits until orders can be asked.
+        let Latest { report: Some(report), order: Some(order), .. } = &*latest else {
+            return Ok(None);
+        };
         let before = before(&record.sendings, destination, &wish.part);
         let Some(target) = record.targets.first() else { return Ok(None) };
         let task = Task {
@@ -291,12 +268,24 @@ impl Secretary {
             version: wish.digest,
             number: latest.number,
             target,
-            order: order.as_ref().and_then(Option::as_ref),
+            order: order.as_ref(),
             before: before.as_ref(),
             at: latest.at,
             zone: &self.config.zone,
         };
-        let made = match make::part(&task, &wish.part, home) {
+        let mut made = make::part(&task, &wish.part, home);
+        if let Ok(Made::Instance { uid, bytes, anew: None, .. }) = &made
+            && let Some(instead) = instead(&wish.part, report)
+            && self.is_taken(uid, &Sha256::of(bytes), destination).await?
+        {
+            tracing::warn!(
+                report = record.id,
+                %destination,
+                "a document has the UID of another one that was handed on; it is said anew"
+            );
+            made = make::part(&task, &instead, home);
+        }
+        let made = match made {
             Ok(made) => made,
             Err(error) => {
                 tracing::error!(report = record.id, %destination, %error, "a report cannot be made");
@@ -310,22 +299,7 @@ impl Secretary {
         envelope.urgency = urgency;
         envelope.study.clone_from(&target.study);
         if let Made::File { .. } = &made {
-            let kind = |s: &Sending| s.key.rsplit('.').next().map(str::to_owned);
-            let last = record.sendings.iter().rev().filter_map(|s| match &s.fate {
-                Fate::Yes(_, words)
-                    if s.destination == *destination && kind(s) == kind(&sending) =>
-                {
-                    words.strip_prefix("file ")
-                }
-                _ => None,
-            });
-            let facts = ReportFacts {
-                report: record.id.clone(),
-                status: format!("{:?}", latest.status).to_lowercase(),
-                version: latest.number,
-                replaces: last.map(str::to_owned).next().unwrap_or_default(),
-            };
-            facts.write(&mut envelope);
+            file_facts(record, latest, &sending).write(&mut envelope);
             envelope.accession =
                 report.ids.accessions.first().map(|a| a.id.clone()).unwrap_or_default();
         }
@@ -346,6 +320,21 @@ impl Secretary {
             }
         };
         Ok(Some(sending))
+    }
+
+    /// Whether a destination was given other bytes under this UID: what became of those says nothing
+    /// of these.
+    async fn is_taken(
+        &self,
+        uid: &str,
+        sha256: &Sha256,
+        to: &DestinationName,
+    ) -> Result<bool, Stopped> {
+        let own = self.config.node.clone();
+        let duty = self.custody.duty(own, uid.to_owned(), to.clone()).await.ok_or(Stopped)?;
+        let Some((cargo, _)) = duty else { return Ok(false) };
+        let there = self.custody.read(cargo).await;
+        Ok(there.is_none_or(|(envelope, _)| envelope.identity.sha256 != *sha256))
     }
 
     /// The envelope of what was made; its key and names go into the sending.
@@ -389,17 +378,19 @@ impl Secretary {
             let Some(own) = self.read_version(&latest.records).await else { return false };
             let mut before = Vec::new();
             for records in &latest.before {
-                before.extend(self.read_version(records).await);
+                let Some(version) = self.read_version(records).await else { return false };
+                before.push(version);
             }
             latest.report = Some(make::added(&before, own));
         }
         if latest.order.is_none() {
-            latest.order = Some(self.order_of(record).await);
+            latest.order = self.order_of(record).await;
         }
         true
     }
 
-    /// One version, of all its documents whose bytes are here.
+    /// One version; `None` when not all of its bytes are here: a part of it is not handed on as the
+    /// whole.
     async fn read_version(&self, records: &[DocumentRecord]) -> Option<Report> {
         let mut reports = Vec::new();
         for doc in records {
@@ -408,11 +399,12 @@ impl Secretary {
                 None => tracing::error!(document = doc.id(), "a report's bytes are gone"),
             }
         }
-        (!reports.is_empty()).then(|| make::merged(&reports))
+        (!reports.is_empty() && reports.len() == records.len()).then(|| make::merged(&reports))
     }
 
-    async fn order_of(&self, record: &ReportRecord) -> Option<Order> {
-        let target = record.targets.first()?;
+    /// What the order says, where there is one; `None`: orders cannot be asked now.
+    async fn order_of(&self, record: &ReportRecord) -> Option<Option<Order>> {
+        let Some(target) = record.targets.first() else { return Some(None) };
         let number = target.order.as_ref().map(|order| order.number.as_str());
         let wanted = Wanted {
             studies: Some(target.study.as_str()).filter(|s| !s.is_empty()).into_iter().collect(),
@@ -430,7 +422,7 @@ impl Secretary {
                 orders.entry(!same).or_insert(order);
             }
         }
-        orders.into_values().next()
+        Some(orders.into_values().next())
     }
 
     /// Whether all have the latest version, and people know of what is critical.
@@ -469,8 +461,10 @@ impl Secretary {
             _ => None,
         });
         let at = yes.max().unwrap_or(now).max(latest.at);
-        self.see_of(&targets, Moment::Delivered, at, now).await?;
-        self.see_of(&targets, Moment::Acknowledged, at.max(self.known_at(record)), now).await?;
+        if latest.status != Status::Preliminary {
+            self.see_of(&targets, Moment::Delivered, at, now).await?;
+            self.see_of(&targets, Moment::Acknowledged, at.max(self.known_at(record)), now).await?;
+        }
         if wanted == 0 || record.alarm.is_some() {
             // No part tells it to the reading node.
             let handed = Handed {
@@ -479,7 +473,7 @@ impl Secretary {
                 destination: DestinationName::from(&self.config.node),
                 yes: "kept".into(),
                 no: String::new(),
-                all: true,
+                all: record.is_over(),
             };
             let study = targets.first().map(|t| t.study.clone()).unwrap_or_default();
             let hospital = record.hospital.clone();
@@ -488,66 +482,31 @@ impl Secretary {
         }
         Ok(())
     }
+}
 
-    /// A person wants the latest version handed on again.
-    pub(super) async fn send_again(
-        &mut self,
-        id: &str,
-        by: &str,
-        now: Timestamp,
-    ) -> Result<Result<String, DeskError>, Stopped> {
-        let Some(mut record) = self.report(id).await? else {
-            return Ok(Err(DeskError::Unknown(format!("there is no report {id}"))));
-        };
-        let latest = self.latest(&record).await?;
-        let documents = latest.map(|latest| latest.documents).unwrap_or_default();
-        let mut again = 0;
-        for at in 0..record.sendings.len() {
-            let sending = &record.sendings[at];
-            let (Some(cargo), true) = (sending.cargo, sending.documents == documents) else {
-                continue;
-            };
-            let filter = Filter {
-                destination: Some(sending.destination.clone()),
-                cargo: Some(cargo),
-                state: None,
-                study: None,
-                limit: None,
-            };
-            let why = "handed on again".to_owned();
-            let changed = self.custody.decide(filter, Action::Retry, by.to_owned(), why).await;
-            if changed.ok_or(Stopped)? > 0 {
-                record.sendings[at].fate = Fate::Open;
-                again += 1;
-            }
+/// What a folder is told of a report.
+fn file_facts(record: &ReportRecord, latest: &Latest, sending: &Sending) -> ReportFacts {
+    let kind = |s: &Sending| s.key.rsplit('.').next().map(str::to_owned);
+    let last = record.sendings.iter().rev().filter_map(|s| match &s.fate {
+        Fate::Yes(_, words) if s.destination == sending.destination && kind(s) == kind(sending) => {
+            words.strip_prefix("file ")
         }
-        if again == 0 {
-            let what = format!("nothing of report {id} was handed on that could be sent again");
-            return Ok(Err(DeskError::Refused(what)));
-        }
-        record.happened(now, "person", "handed on again".into(), by);
-        record.is_open = true;
-        self.timers.report_now(id, now);
-        self.store.put(record.entry());
-        Ok(Ok(format!("{again} parts are handed on again")))
+        _ => None,
+    });
+    ReportFacts {
+        report: record.id.clone(),
+        status: latest.status.as_str().to_owned(),
+        version: latest.number,
+        replaces: last.map(str::to_owned).next().unwrap_or_default(),
     }
+}
 
-    /// Tells people once that no yes comes.
-    fn tell_unacknowledged(&mut self, record: &mut ReportRecord, now: Timestamp) {
-        let late = |s: &Sending| match &s.fate {
-            Fate::Open => s.at + self.config.alarm <= now,
-            Fate::No(_) | Fate::Unmade(_) => true,
-            _ => false,
-        };
-        let due: Vec<usize> = (0..record.sendings.len())
-            .filter(|n| !record.sendings[*n].alarmed && late(&record.sendings[*n]))
-            .collect();
-        for at in due {
-            record.sendings[at].alarmed = true;
-            let seed = record.sendings[at].part;
-            self.tell_unanswered(record, &seed, now);
-        }
-    }
+/// What says the same as a document that was received, in a document of this node's.
+fn instead(part: &Part, report: &Report) -> Option<Part> {
+    let Part::Instance { structured, from: Source::Received(_) } = part else { return None };
+    let kind = if report.form(FormKind::Pdf).is_some() { FormKind::Pdf } else { FormKind::Cda };
+    let from = if *structured { Source::StructuredOfText } else { Source::Around(kind) };
+    Some(Part::Instance { structured: *structured, from })
 }
 
 /// Whether a version brings only what it adds to the one before it.
@@ -573,6 +532,11 @@ fn remember(record: &mut ReportRecord, sending: Sending) {
         record.sendings.remove(oldest);
     }
     record.sendings.push(sending);
+}
+
+/// Digests of the documents of a version, as a part remembers them.
+pub(super) fn documents_of(version: &Version<'_>) -> Vec<Sha256> {
+    version.documents.iter().map(|d| d.digest).take(DOCUMENTS_MAX).collect()
 }
 
 fn parse(digest: &str) -> Option<Sha256> {

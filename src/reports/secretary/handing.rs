@@ -16,11 +16,13 @@ pub(super) struct Wish {
     pub(super) digest: Sha256,
 }
 
-/// The forms of a version: of each kind the digest of the last one.
+/// The forms of a version: of each kind the digest of the last document that brings it. Not that of
+/// its bytes: a correction may bring back what an earlier version said, and goes on as its own.
 pub(super) fn forms(documents: &[DocumentRecord]) -> BTreeMap<FormKind, Sha256> {
-    let said = documents.iter().filter_map(|doc| doc.said.as_ref());
-    let forms = said.flat_map(|said| &said.forms).filter(|form| !form.is_derived);
-    forms.map(|form| (form.kind, form.digest)).collect()
+    let said = documents.iter().filter_map(|doc| Some((doc.digest, doc.said.as_ref()?)));
+    let forms = said.flat_map(|(digest, said)| said.forms.iter().map(move |form| (form, digest)));
+    let received = forms.filter(|(form, _)| !form.is_derived);
+    received.map(|(form, digest)| (form.kind, digest)).collect()
 }
 
 /// The same of an addendum: its text is told behind that of the versions before it, so it is
@@ -98,8 +100,12 @@ pub(super) fn before(sendings: &[Sending], to: &DestinationName, part: &Part) ->
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{Place, remembered};
     use super::*;
+    use crate::clock::Timestamp;
     use crate::reports::home::Want;
+    use crate::reports::report::Form;
+    use crate::reports::report::tests::report;
 
     fn home(wants: &[Want]) -> Home {
         Home { wants: wants.iter().copied().collect(), ..Home::default() }
@@ -125,6 +131,39 @@ mod tests {
             digests(&with_pdf, &[(Text, 1)], Status::Final),
             digests(&with_pdf, &[(Text, 1), (Pdf, 2)], Status::Final)
         );
+    }
+
+    #[test]
+    fn a_correction_back_to_the_words_of_an_earlier_version_is_a_part_of_its_own() {
+        let document = |id: &str, text: &str| {
+            let form = Form::new(FormKind::Text, text.into());
+            let mut said = report(Status::Corrected, form);
+            said.ids.document = id.into();
+            let sha256 = Sha256::of(&said.encode());
+            DocumentRecord {
+                sha256,
+                cargo: Some(1),
+                from: "reading".parse().unwrap(),
+                arrived_at: Timestamp(0),
+                digest: said.digest(),
+                said: remembered(&said).map(Box::new),
+                place: Place::Waits,
+                slip: None,
+                released_by: None,
+                matched: None,
+                tries: 0,
+                carry: None,
+            }
+        };
+        let digest = |id: &str, text: &str| {
+            let forms = forms(&[document(id, text)]);
+            let to = "his".parse().unwrap();
+            let home = home(&[Want::MessageText]);
+            wishes(("r", &to), &home, (&forms, Status::Corrected, &[])).0[0].digest
+        };
+        assert_ne!(digest("1", "a"), digest("2", "b"));
+        assert_ne!(digest("1", "a"), digest("3", "a"));
+        assert_eq!(digest("1", "a"), digest("1", "a"));
     }
 
     #[test]

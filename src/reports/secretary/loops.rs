@@ -35,6 +35,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 const ASKED: Duration = Duration::from_secs(3600);
 /// A loop that nobody has ended by then is not open any more.
 const OPEN_TIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Images that came this long before the book of reports was begun begin no loop: a node that is
+/// given reports later does not ask for those of all studies that it ever had.
+const BEFORE: Duration = Duration::from_secs(3600);
 /// Studies of which it is asked in one turn whether they are whole.
 const WHOLES_MAX: usize = 32;
 /// The steps whose times stand in the histograms.
@@ -105,6 +108,9 @@ impl Secretary {
     pub(super) async fn see_image(&mut self, come: &Come) -> Result<(), Stopped> {
         let envelope = &come.envelope;
         let hospital = envelope.identity.origin.clone();
+        if come.kept_at + BEFORE < self.cursor.since {
+            return Ok(());
+        }
         let key = loop_key(&hospital, &envelope.study);
         if self.loops.seen.contains(&key) || self.loops.open.contains_key(&key) {
             return Ok(());
@@ -117,7 +123,7 @@ impl Secretary {
             return Ok(());
         }
         let own = hospital == self.config.node;
-        let at = if own { come.kept_at } else { envelope.received_at };
+        let at = if own { come.kept_at } else { envelope.received_at.min(come.kept_at) };
         let mut moments = Loop::new(envelope.urgency);
         moments.see(Moment::Sent, at);
         let record = LoopRecord {
@@ -144,6 +150,8 @@ impl Secretary {
         at: Timestamp,
         now: Timestamp,
     ) -> Result<(), Stopped> {
+        // No clock of another node makes a moment later than now.
+        let at = at.min(now);
         for target in targets.iter().filter(|t| !t.study.is_empty()) {
             let key = loop_key(&target.origin, &target.study);
             let Some(mut record) = self.loop_of(&key).await? else { continue };
@@ -182,6 +190,7 @@ impl Secretary {
     ) -> Result<(), Stopped> {
         let key = loop_key(&self.config.node, study);
         let Some(mut record) = self.loop_of(&key).await? else { return Ok(()) };
+        let at = at.min(now);
         if record.moments.see(Moment::Received, at) {
             tracing::info!(study, images, %by, "the reading node has the study whole");
             self.count(&mut record);
@@ -210,8 +219,15 @@ impl Secretary {
             if study.origin == self.config.node || record.moments.at(Moment::Received).is_some() {
                 continue;
             }
-            let whole = self.orders.whole(&study.origin, &study.study).await;
-            let Ok(Some(whole)) = whole else { continue };
+            let whole = match self.orders.whole(&study.origin, &study.study).await {
+                Ok(Some(whole)) => whole,
+                Ok(None) => continue,
+                Err(_) => {
+                    // Orders cannot be asked now: at the next turn, and no sooner.
+                    self.loops.hints.insert(study);
+                    return Ok(false);
+                }
+            };
             record.moments.see(Moment::Received, whole.at);
             self.count(&mut record);
             self.keep_loop(record);
@@ -257,9 +273,12 @@ impl Secretary {
     ) -> Result<(), Stopped> {
         let Some(mut record) = self.loops.open.get(key).cloned() else { return Ok(()) };
         let sent = record.moments.at(Moment::Sent).unwrap_or(now);
+        let before = record.clone();
         let was_known = record.is_known;
         if !was_known && !self.know(&mut record).await && now < sent + ASKED {
-            self.timers.set(What::Loop(*key), Some(now + SETTLE));
+            // Less and less often.
+            let waited = Duration::from_secs(now.seconds_since(sent));
+            self.timers.set(What::Loop(*key), Some(now + SETTLE.max(waited / 2)));
             return Ok(());
         }
         if !was_known && record.hospital != self.config.node {
@@ -280,7 +299,9 @@ impl Secretary {
                 record.told.push(*owed);
             }
         }
-        self.keep_loop(record);
+        if record != before {
+            self.keep_loop(record);
+        }
         self.plan(key, now);
         Ok(())
     }
@@ -310,10 +331,8 @@ impl Secretary {
     }
 
     async fn is_ended(&self, record: &LoopRecord) -> bool {
-        {
-            let (origin, study) = (record.hospital.clone(), record.study.clone());
-            self.orders.is_wanted(StudyRef { origin, study }).await == Ok(false)
-        }
+        let (origin, study) = (record.hospital.clone(), record.study.clone());
+        self.orders.is_wanted(StudyRef { origin, study }).await == Ok(false)
     }
 
     /// A person says that nobody waits for a report any more.

@@ -21,11 +21,13 @@ mod alarms;
 mod answers;
 mod desk;
 mod documents;
+mod filing;
 mod hand_on;
 mod handing;
 mod letters;
 mod loops;
 mod notes;
+mod outcomes;
 mod people;
 mod record;
 mod talk;
@@ -77,6 +79,8 @@ const OPEN_MAX: usize = 1_000_000;
 const TICK: Duration = Duration::from_millis(500);
 /// How often it is asked whether the ledger is ready.
 const LOOK: Duration = Duration::from_millis(20);
+/// How far the clock may go back before all timers are looked at.
+const BACK: Duration = Duration::from_secs(60);
 /// Pause after a turn that could not be written.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -135,8 +139,9 @@ struct Secretary {
     letters: Arc<Notify>,
     /// Letters of this turn.
     outgoing: Vec<Letter>,
-    /// When metrics were brought up to date.
+    /// When metrics were looked at last, and when they were brought up to date.
     shown: Timestamp,
+    counted: Timestamp,
 }
 
 /// Starts the secretary of a node. It works until `shutdown`, which must come after everything that
@@ -160,6 +165,7 @@ pub fn start(
         letters: orders.letters(),
         outgoing: Vec::new(),
         shown: Timestamp::default(),
+        counted: Timestamp::default(),
         config,
         custody,
         orders,
@@ -205,6 +211,10 @@ impl Secretary {
     /// the answers; then what custody is to have.
     async fn turn(&mut self, calls: Vec<Call>) -> Result<bool, Stopped> {
         let now = clock::wall();
+        if now + BACK < self.shown {
+            // The clock went back: what was to be looked at at a time may be far off by now.
+            self.timers.all_now(now);
+        }
         let mut owed: Vec<Owed> = Vec::new();
         for call in calls {
             owed.push(self.call(call, now).await?);
@@ -280,7 +290,8 @@ impl Secretary {
     async fn load(&mut self) -> Result<(), Stopped> {
         self.store.forget();
         self.outgoing.clear();
-        self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
+        let begun = Cursor { arrival: 0, since: clock::wall() };
+        self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or(begun);
         self.timers = Timers::default();
         let notes: Vec<NoteRecord> = self.store.below(b"n", OPEN_MAX).await?;
         self.notes = notes.into_iter().map(|note| (note.key.clone(), note)).collect();

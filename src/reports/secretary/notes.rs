@@ -5,15 +5,17 @@
 //! told in the log and passed over.
 
 use super::Secretary;
-use super::record::{Fate, NoteRecord, ReportRecord, report_key};
+use super::record::{DOCUMENTS_MAX, Fate, NoteRecord, ReportRecord, TARGETS_MAX, report_key};
 use crate::cargo::{
-    Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Sha256, Urgency,
-    peer_text,
+    Assignment, CargoKind, DestinationName, Envelope, Identity, NodeName, Sha256, TEXT_LENGTH_MAX,
+    Urgency, peer_text,
 };
 use crate::clock::Timestamp;
 use crate::custody::overlay::Stopped;
 use crate::custody::{Arrival as Come, Draft};
+use crate::reports::matching::Target;
 use crate::reports::note::{Handed, Note, Says};
+use crate::reports::report::Status;
 use crate::reports::turnaround::Moment;
 
 /// Systems of a hospital that are remembered of one report.
@@ -96,8 +98,8 @@ impl Secretary {
         match note.says {
             Says::Belongs(slip) => {
                 let of_hospital = !slip.targets.is_empty()
-                    && slip.targets.len() <= 64
-                    && slip.targets.iter().all(|t| t.origin == own);
+                    && slip.targets.len() <= TARGETS_MAX
+                    && slip.targets.iter().all(|t| t.origin == own && is_short(t));
                 if of_hospital && is_report_id(&slip.report) {
                     self.take_slip(slip, &writer, now).await?;
                 }
@@ -105,6 +107,7 @@ impl Secretary {
             Says::Received { images } => {
                 self.received(&note.study, images, note.at, &writer, now).await?;
             }
+            Says::Words(_) if note.study.len() > TEXT_LENGTH_MAX => {}
             Says::Words(words) => {
                 let said = (note.hospital, note.study, note.at);
                 self.take_words(said, words, writer, now).await?;
@@ -156,7 +159,9 @@ impl Secretary {
         let Some(mut record) = self.report_with(&handed.report, writer).await? else {
             return Ok(());
         };
-        let handed = Handed { yes: peer_text(&handed.yes), no: peer_text(&handed.no), ..handed };
+        let mut handed =
+            Handed { yes: peer_text(&handed.yes), no: peer_text(&handed.no), ..handed };
+        handed.documents.truncate(DOCUMENTS_MAX);
         if record.handed.contains(&handed) {
             return Ok(());
         }
@@ -165,8 +170,12 @@ impl Secretary {
             false => format!("{} does not take it: {}", handed.destination, handed.no),
         };
         record.happened(at, "handed", what, writer.as_str());
-        let moments =
-            [(!handed.yes.is_empty(), Moment::Delivered), (handed.all, Moment::Acknowledged)];
+        let mut of = record.chain.arrivals().filter(|a| handed.documents.contains(&a.digest));
+        let is_early = of.any(|a| a.status == Status::Preliminary);
+        let moments = [
+            (!handed.yes.is_empty() && !is_early, Moment::Delivered),
+            (handed.all && !is_early, Moment::Acknowledged),
+        ];
         record.handed.retain(|h| h.destination != handed.destination);
         record.handed.push(handed);
         let more = record.handed.len().saturating_sub(HANDED_MAX);
@@ -193,13 +202,19 @@ impl Secretary {
             destination: sending.destination.clone(),
             yes,
             no,
-            all: record.is_acknowledged,
+            all: record.is_over(),
         };
         let study = record.targets.first().map(|t| t.study.clone()).unwrap_or_default();
         let note =
             Note { hospital: record.hospital.clone(), study, at: now, says: Says::Handed(handed) };
         self.tell(note, record.from.clone(), Urgency::Routine);
     }
+}
+
+/// Whether names are as long as names are.
+fn is_short(target: &Target) -> bool {
+    let number = target.order.as_ref().map_or(0, |order| order.number.len());
+    target.study.len().max(number) <= TEXT_LENGTH_MAX
 }
 
 fn is_report_id(id: &str) -> bool {

@@ -228,6 +228,9 @@ pub(super) fn words(why: &Why) -> String {
         }
         Why::Full => "its report has more versions than are kept; ask its sender".into(),
         Why::Unreadable => "its bytes cannot be read; have it sent again".into(),
+        Why::Unknown(targets) if targets.is_empty() => {
+            "the node that sent it has not said where it belongs; ask there".into()
+        }
         Why::Unknown(targets) => {
             let places: Vec<String> = targets.iter().map(place_of).collect();
             format!("nothing is known here of {}; it is tried again by itself", places.join(", "))

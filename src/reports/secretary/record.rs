@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `c` | how far the arrivals were looked at | |
 //! | `d` digest of the cargo | [`DocumentRecord`] | [`HELD`], [`TO_CARRY`], [`WAITING`] |
-//! | `r` id | [`ReportRecord`] | its studies and orders, [`OPEN`], [`CRITICAL`], [`ALARMING`] |
+//! | `r` id | [`ReportRecord`] | its studies and orders, [`OPEN`], [`LATE`], [`CRITICAL`], [`ALARMING`] |
 //! | `l` digest of hospital and study | [`LoopRecord`] | [`OPEN`] |
 //! | `w` id | [`WordsRecord`] | its study, [`OPEN`] |
 //! | `n` key of the note | [`NoteRecord`]: a note that custody is to have | |
@@ -20,7 +20,7 @@ use crate::reports::matching::{By, Target};
 use crate::reports::note::{Handed, Slip, Words};
 use crate::reports::report::{Form, Report, Status};
 use crate::reports::turnaround::{Loop, Moment, Owed};
-use crate::reports::versions::Chain;
+use crate::reports::versions::{Chain, Version};
 
 /// Key of the cursor.
 pub(super) const CURSOR: &[u8] = b"c";
@@ -38,10 +38,26 @@ pub(super) const CRITICAL: &[u8] = b"critical";
 /// Reports of whose critical result nobody has said that he or she knows.
 pub(super) const ALARMING: &[u8] = b"alarming";
 
+/// Reports of which a system has not said yes in time, or has said no.
+pub(super) const LATE: &[u8] = b"late";
+
 /// Events of one report that are remembered; the oldest go.
-pub(super) const EVENTS_MAX: usize = 256;
+pub(super) const EVENTS_MAX: usize = 128;
+/// Longest account of one event, in bytes.
+const WHAT_MAX: usize = 512;
 /// Parts that were handed on of one report; the oldest that are settled go.
 pub(super) const SENDINGS_MAX: usize = 128;
+/// Studies and orders that one report is about; more are not remembered.
+pub(super) const TARGETS_MAX: usize = 32;
+/// Documents of one version that a part remembers.
+pub(super) const DOCUMENTS_MAX: usize = 16;
+/// Longest memory of what a document says, in bytes: a turn's changes are one fact, which has an end.
+const SAID_BYTES_MAX: usize = 64 << 10;
+/// Numbers of one kind, and instances, that are remembered of a document: no more are looked up.
+const NUMBERS_MAX: usize = 64;
+const INSTANCES_MAX: usize = crate::custody::INSTANCES_ASKED_MAX;
+/// Other entries of a list that are remembered.
+const OTHERS_MAX: usize = 16;
 
 /// How far the arrivals were looked at.
 #[derive(Debug, Clone, Copy, Default, Encode, Decode)]
@@ -49,6 +65,10 @@ pub(super) const SENDINGS_MAX: usize = 128;
 pub(super) struct Cursor {
     #[n(0)]
     pub(super) arrival: u64,
+    /// Since when this book is kept: what came before is followed by nobody.
+    #[n(1)]
+    #[cbor(default)]
+    pub(super) since: Timestamp,
 }
 
 /// Where a document stands.
@@ -115,10 +135,23 @@ pub(super) fn id_of(sha256: &Sha256) -> String {
     sha256.to_string()[..32].to_owned()
 }
 
-/// A report without the bytes of its forms.
-pub(super) fn without_bytes(report: &Report) -> Report {
+/// What is remembered of a report: all that decides where it belongs and who has signed it, without
+/// the bytes of its forms. `None`: its names and numbers alone are longer than any report's.
+pub(super) fn remembered(report: &Report) -> Option<Report> {
     let bare = |form: &Form| Form { bytes: Vec::new(), ..form.clone() };
-    Report { forms: report.forms.iter().map(bare).collect(), ..report.clone() }
+    let mut said = Report {
+        forms: report.forms.iter().map(bare).collect(),
+        ids: report.ids.clone(),
+        ..report.clone()
+    };
+    said.ids.studies.truncate(NUMBERS_MAX);
+    said.ids.accessions.truncate(NUMBERS_MAX);
+    said.ids.instances.truncate(INSTANCES_MAX);
+    said.ids.predecessors.truncate(OTHERS_MAX);
+    said.authors.truncate(OTHERS_MAX);
+    said.critical.truncate(OTHERS_MAX);
+    // Who has signed is compared to the last one, and the patient to each of the names.
+    (minicbor::to_vec(&said).map_or(0, |bytes| bytes.len()) <= SAID_BYTES_MAX).then_some(said)
 }
 
 impl DocumentRecord {
@@ -274,6 +307,11 @@ impl ReportRecord {
         if self.is_open {
             terms.push(OPEN.to_vec());
         }
+        let is_late =
+            |s: &Sending| s.alarmed && matches!(s.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_));
+        if self.sendings.iter().any(is_late) {
+            terms.push(LATE.to_vec());
+        }
         if let Some(alarm) = &self.alarm {
             terms.push(CRITICAL.to_vec());
             if alarm.state() == crate::reports::critical::State::Open {
@@ -284,19 +322,41 @@ impl ReportRecord {
     }
 
     pub(super) fn happened(&mut self, at: Timestamp, kind: &str, what: String, by: &str) {
-        if self.events.len() == EVENTS_MAX {
+        if self.events.len() >= EVENTS_MAX {
             self.events.remove(0);
         }
-        let (kind, by) = (kind.to_owned(), by.to_owned());
+        let (kind, by) = (kind.to_owned(), crate::cargo::peer_text(by));
+        let mut what = what;
+        what.truncate(what.floor_char_boundary(WHAT_MAX));
         self.events.push(Happened { at, kind, what, by });
+    }
+
+    /// Whether all that wait for it have it, and nothing more is to come: a preliminary report is
+    /// followed by another.
+    pub(super) fn is_over(&self) -> bool {
+        let is_early = |v: Version<'_>| v.status == Status::Preliminary;
+        self.is_acknowledged && !self.chain.latest().is_none_or(is_early)
+    }
+
+    /// It is about these, too.
+    pub(super) fn is_about(&mut self, targets: &[Target]) {
+        for target in targets {
+            if self.targets.len() < TARGETS_MAX && !self.targets.contains(target) {
+                self.targets.push(target.clone());
+            }
+        }
     }
 
     /// Whether it and a document are about one study or order.
     pub(super) fn shares(&self, targets: &[Target]) -> bool {
+        // Two studies of one order have a report each.
         let same = |a: &Target, b: &Target| {
+            let are_studies = !a.study.is_empty() && !b.study.is_empty();
             a.origin == b.origin
-                && ((!a.study.is_empty() && a.study == b.study)
-                    || (a.order.is_some() && a.order == b.order))
+                && match are_studies {
+                    true => a.study == b.study,
+                    false => a.order.is_some() && a.order == b.order,
+                }
         };
         targets.iter().any(|t| self.targets.iter().any(|own| same(own, t)))
     }
@@ -398,12 +458,13 @@ pub(super) fn loop_key(hospital: &NodeName, study: &str) -> LoopKey {
 }
 
 /// A new report's id: of what it is about, as far as that is known when its first document comes.
-pub(super) fn report_id(target: &Target, line: &str) -> String {
+/// Two nodes that read the same study have a report each.
+pub(super) fn report_id(from: &NodeName, target: &Target, line: &str) -> String {
     let about = match &target.order {
         Some(order) => format!("order {}", order.number),
         None => format!("study {}", target.study),
     };
-    id_of(&digest_of(&[target.origin.as_str(), &about, line]))
+    id_of(&digest_of(&[from.as_str(), target.origin.as_str(), &about, line]))
 }
 
 fn digest_of(parts: &[&str]) -> Sha256 {
@@ -448,3 +509,6 @@ pub(super) fn entry(key: Vec<u8>, body: &impl Encode<()>, mut terms: Vec<Vec<u8>
     terms.truncate(crate::custody::register::TERMS_MAX);
     Entry { key, body, terms: terms.into_iter().map(Into::into).collect() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::record::{OPEN, WordsRecord, study_term, words_key};
 use super::{DeskError, OPEN_MAX, Secretary, WordsRow};
-use crate::cargo::{NodeName, Sha256, Urgency};
+use crate::cargo::{NodeName, Sha256, Urgency, peer_text};
 use crate::clock::Timestamp;
 use crate::custody::Filter;
 use crate::custody::overlay::Stopped;
@@ -116,13 +116,15 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<(), Stopped> {
         let is_id = words.id.len() == 32 && words.id.bytes().all(|c| c.is_ascii_hexdigit());
+        let words = Words { by: peer_text(&words.by), answers: peer_text(&words.answers), ..words };
         let known: Option<WordsRecord> = self.store.get(words_key(&words.id)).await?;
         if !is_id || known.is_some() || words.text.len() > WORDS_MAX {
             return Ok(());
         }
         if !words.answers.is_empty() {
             let asked: Option<WordsRecord> = self.store.get(words_key(&words.answers)).await?;
-            if let Some(asked) = asked.filter(|asked| asked.study == study) {
+            let own = |asked: &WordsRecord| asked.study == study && asked.hospital == hospital;
+            if let Some(asked) = asked.filter(own) {
                 self.store.put(WordsRecord { is_answered: true, ..asked }.entry());
             }
         }
@@ -160,7 +162,6 @@ impl Secretary {
     }
 
     pub(super) async fn open_questions(&self) -> Result<usize, Stopped> {
-        let open: Vec<WordsRecord> = self.store.with(OPEN, b'w', OPEN_MAX).await?;
-        Ok(open.len())
+        self.store.count(OPEN, b'w', OPEN_MAX).await
     }
 }

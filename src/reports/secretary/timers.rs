@@ -10,6 +10,9 @@ use crate::clock::Timestamp;
 /// First and longest pause before something that waits is looked at again.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The longest pause is longer where many reports wait: by so much for each of them, so that no more
+/// than 33 are looked at in a second.
+const PAUSE_EACH: Duration = Duration::from_millis(30);
 
 /// What a timer is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +56,9 @@ impl Timers {
     pub(super) fn pause(&mut self, id: &str) -> Duration {
         let tries = self.vain.entry(id.to_owned()).or_default();
         *tries = tries.saturating_add(1);
-        PAUSE.saturating_mul(1 << (*tries - 1).min(8)).min(PAUSE_MAX)
+        let (tries, many) = (*tries, u32::try_from(self.vain.len()).unwrap_or(u32::MAX));
+        let longest = PAUSE_MAX.max(PAUSE_EACH.saturating_mul(many));
+        PAUSE.saturating_mul(1 << (tries - 1).min(20)).min(longest)
     }
 
     /// A report waits for nothing any more.
@@ -70,7 +75,7 @@ impl Timers {
         due
     }
 
-    /// Everything is to be looked at now, since other rules are in force.
+    /// Everything is to be looked at now, since other rules are in force, or the clock went back.
     pub(super) fn all_now(&mut self, now: Timestamp) {
         let all: Vec<What> = self.at.keys().cloned().collect();
         all.into_iter().for_each(|what| self.set(what, Some(now)));
@@ -95,6 +100,9 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         timers.report_now("a", Timestamp(9));
         assert_eq!(timers.pause("a"), PAUSE);
+        (0..10_000).for_each(|n| drop(timers.pause(&n.to_string())));
+        let longest = (0..20).map(|_| timers.pause("a")).max();
+        assert_eq!(longest, Some(PAUSE_EACH * 10_001), "many that wait are looked at less often");
         timers.forget("a");
         assert_eq!(timers.due(Timestamp(99), 10), []);
     }
