@@ -43,12 +43,14 @@ pub(super) async fn order(scene: &Scene, study: &str) -> Outcome {
 
 /// The reading centre counts, and says so to the hospital.
 pub(super) async fn complete(scene: &Scene, study: &str, images: usize) -> Outcome {
-    say(&format!("9. {READING} counts the images of the study, and waits that no more come:"))?;
+    say(&format!(
+        "9. {READING} counts the images, and compares them with what the scanner has said:"
+    ))?;
     let reading = registrar(&scene.reading)?;
     let case = soon("the study to be complete at the reading centre", async || {
         let case = reading.study(study.into()).await.ok()?.into_iter().next()?;
         let progress = case.standing.as_ref()?.progress;
-        matches!(progress, What::Complete | What::PresumedComplete).then_some(case)
+        (progress == What::Complete).then_some(case)
     });
     let case = case.await?;
     let of = case.matched.order().map(|key| key.number.clone()).unwrap_or_default();
@@ -118,7 +120,10 @@ pub(super) async fn home(scene: &mut Scene, study: &str) -> Outcome {
         }
     }
     let id = players::field(&told, "MSH", 10);
-    say(&format!("    message {id}: order {ORDER}, accession number {ACCESSION}, final"))?;
+    fs::write(scene.dir.join("his.hl7"), &told).map_err(failed)?;
+    say(&format!(
+        "    message {id}: order {ORDER}, accession number {ACCESSION}, final (his.hl7)"
+    ))?;
     let lines = players::lines(&told);
     for line in TEXT {
         if !lines.contains(&line) {

@@ -16,6 +16,8 @@ use crate::dicom::command::{Command, Priority, StoreRequest};
 use crate::dicom::header::{self, Reading};
 use crate::node::Node;
 
+/// The scanner's AE title.
+pub(super) const SCANNER: &str = "SCANNER";
 /// The study that is sent: MR slices of a melon (tests/data/README.md).
 const STUDY: [&[u8]; 10] = [
     include_bytes!("../../../tests/data/study/slice_060.dcm"),
@@ -35,8 +37,10 @@ const STUDY: [&[u8]; 10] = [
 pub(super) struct Image {
     /// Study Instance UID.
     pub(super) study: String,
-    sop_class: String,
-    sop_instance: String,
+    /// Series Instance UID; all are of one.
+    pub(super) series: String,
+    pub(super) sop_class: String,
+    pub(super) sop_instance: String,
     transfer_syntax: String,
     data_set: &'static [u8],
 }
@@ -55,6 +59,7 @@ fn image(file: &'static [u8]) -> Result<Image, Failure> {
     };
     Ok(Image {
         study: header.study().into(),
+        series: header.series().into(),
         sop_class: header.sop_class().into(),
         sop_instance: header.sop_instance().into(),
         transfer_syntax: meta.transfer_syntax().into(),
@@ -66,7 +71,7 @@ fn image(file: &'static [u8]) -> Result<Image, Failure> {
 pub(super) fn scan(address: SocketAddr, images: &[Image]) -> Outcome {
     let first = &images[0];
     let mut association = ClientAssociationOptions::new()
-        .calling_ae_title("SCANNER")
+        .calling_ae_title(SCANNER)
         .called_ae_title("HIKYAKU")
         .with_presentation_context(first.sop_class.as_str(), vec![first.transfer_syntax.as_str()])
         .establish(address)

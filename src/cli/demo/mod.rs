@@ -6,6 +6,7 @@ mod circle;
 mod images;
 mod players;
 mod scene;
+mod step;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,9 @@ impl Demo {
         circle::order(&scene, &study).await?;
         say(&format!("5. A scanner sends {} MR images by C-STORE:", images.len()))?;
         let (sent, dicom) = (images.clone(), scene.dicom()?);
+        step::begin(dicom, &study).await?;
         tokio::task::spawn_blocking(move || images::scan(dicom, &sent)).await.map_err(failed)??;
+        step::end(dicom, &images).await?;
         images::receipts(&scene, &images).await?;
         circle::complete(&scene, &study, images.len()).await?;
         let report = circle::report(&scene, &study).await?;

@@ -40,7 +40,7 @@ fn now() -> String {
 pub(super) fn order(study: &str) -> String {
     let at = now();
     format!(
-        "MSH|^~\\&|RIS|{PATIENT}|HIKYAKU||{at}||ORM^O01|RIS-1|P|2.5|||||||UNICODE UTF-8\r\
+        "MSH|^~\\&|RIS|{PATIENT}|HIKYAKU||{at}||ORM^O01|RIS-1|P|2.5||||||UNICODE UTF-8\r\
          PID|1||{PATIENT}^^^DEMO||{PATIENT}\r\
          ORC|NW|{ORDER}\r\
          OBR|1|{ORDER}||MR1^頭部MR^DEMO||||||||||||||{ACCESSION}\r\
@@ -55,7 +55,7 @@ pub(super) fn report(study: &str) -> String {
     let [findings, diagnosis] = TEXT;
     let code = "18748-4^Diagnostic imaging study^LN";
     format!(
-        "MSH|^~\\&|READER|{PATIENT}|HIKYAKU||{at}||ORU^R01|REPORT-1|P|2.5|||||||UNICODE UTF-8\r\
+        "MSH|^~\\&|READER|{PATIENT}|HIKYAKU||{at}||ORU^R01|REPORT-1|P|2.5||||||UNICODE UTF-8\r\
          PID|1||{PATIENT}^^^DEMO||{PATIENT}\r\
          ORC|RE|{ORDER}\r\
          OBR|1|{ORDER}||MR1^頭部MR^DEMO||||||||||||||{ACCESSION}||||{at}|||F|||||||R12&{reader}\r\
