@@ -192,7 +192,7 @@ pub(super) async fn acknowledge(scene: &Scene, study: &str, report: &str) -> Out
     }
     let by = format!("{PHYSICIAN} (demo)");
     desk.acknowledge(report.into(), by.clone()).await.map_err(failed)?;
-    say(&format!("    {PHYSICIAN} says: I know (hikyaku critical ack {report})"))?;
+    say(&format!("    {PHYSICIAN} says: I know (hikyaku critical ack {report} --by NAME)"))?;
     let away = secretary(&scene.reading)?;
     soon("the reading centre to hear that a person knows", async || {
         let story = away.story(study.into()).await.ok()?.into_iter().next()?;
