@@ -50,7 +50,7 @@ pub mod delivery;
 // Orders, evidence, gaps: which images lack, and what to do.
 pub mod orders;
 
-// Reports: whose they are, which version counts, who must see them; pure.
+// Reports: whose they are, which version counts, who must see them, how they come home.
 pub mod reports;
 
 // Metrics page, health, the operator's socket, the API, audit.

@@ -208,6 +208,43 @@ fn every_module_opens_with_what_it_is() {
 }
 
 #[test]
+fn every_page_is_named_in_the_readme_and_every_link_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    for folder in ["docs", "docs/ja", "docs/decisions"] {
+        let entries = fs::read_dir(root.join(folder)).expect("a folder of pages");
+        pages.extend(entries.map(|entry| entry.expect("an entry").path()));
+    }
+    pages.retain(|page| page.extension().is_some_and(|e| e == "md"));
+    let mut faults = String::new();
+    let mut named = BTreeSet::new();
+    for page in &pages {
+        let text = fs::read_to_string(page).expect("a page");
+        let folder = page.parent().expect("a folder");
+        // A link names a page of ours or an address; what else stands in brackets is no link.
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap_or_default();
+            let is_file = path.ends_with(".md") || path.ends_with(".toml");
+            if !is_file || path.contains("://") {
+                continue;
+            }
+            match fs::canonicalize(folder.join(path)) {
+                Ok(found) if page.ends_with("README.md") => drop(named.insert(found)),
+                Ok(_) => {}
+                Err(_) => drop(writeln!(faults, "{}: {link} leads nowhere", page.display())),
+            }
+        }
+    }
+    for page in pages.iter().skip(2).filter(|page| !page.ends_with("README.md")) {
+        let page = fs::canonicalize(page).expect("a page");
+        if !named.contains(&page) {
+            let _ = writeln!(faults, "{}: no README names it", page.display());
+        }
+    }
+    hold(&faults);
+}
+
+#[test]
 fn the_rules_see_what_breaks_them() {
     assert_eq!(imports("use crate::{custody::{Kept, Custody}, intake};").len(), 2);
     assert_eq!(imports("let x = crate::node::Node::start();").first().unwrap(), "node");

@@ -98,11 +98,11 @@ enum Command {
     ///
     /// Exit code 0: good; 4: good, but with warnings; 2: not usable.
     CheckConfig(run::CheckConfig),
-    /// Show the whole way of an image on this machine
+    /// Show the whole circle on this machine: an order, its images, a report, its acknowledgement
     ///
-    /// Makes keys, starts a hospital node and a reading node in a temporary folder, sends a real
-    /// study by C-STORE, delivers it to a folder and shows the receipts. The folder stays, for
-    /// whoever wants to look into it.
+    /// Makes keys, starts a hospital node and a reading node in a temporary folder, and plays a RIS, a
+    /// scanner, a reporting system and a HIS: real sockets, a real study, every receipt shown. The
+    /// folder stays, for whoever wants to look into it.
     Demo(demo::Demo),
     /// Make a private certificate authority and node certificates
     ///

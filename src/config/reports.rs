@@ -163,6 +163,14 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
             "add [[reports.critical.rung]] with to = the name of an [[orders.notice]]",
         );
     }
+    let in_by = &reports.collect;
+    let collects = in_by.hl7.is_some() || !in_by.dicom.is_empty() || !in_by.folders.is_empty();
+    for key in ["flags", "codes", "titles"].map(|key| format!("reports.critical.{key}")) {
+        if source.has_key(&key) && !collects && document.api.is_none() {
+            let what = "has no effect: it counts where reports are collected, and none are here";
+            source.warning(&key, what, "agree on it with the reading centre, and write it there");
+        }
+    }
     let promises = &reports.promises;
     let times = promises.report.values().chain(&promises.receipt).chain(&promises.acknowledgement);
     let times = times.chain([&reports.alarm, &reports.ladder.repeat]);
@@ -254,6 +262,16 @@ mod tests {
         assert!(said("[reports]").contains("keeps none"));
         assert!(said("[orders]\n[reports]").contains("nobody is told"));
         assert_eq!(said("[orders]\nexpected = false\n[reports]"), "", "a reading centre");
+    }
+
+    #[test]
+    fn what_is_critical_is_said_where_reports_are_collected() {
+        let reading = "[orders]\nexpected = false\n[reports]\n";
+        let told = said(&format!("{reading}[reports.critical]\nflags = ['A']"));
+        assert!(told.contains("reports.critical.flags") && told.contains("no effect"), "{told}");
+        let collects = "[[reports.folder]]\nname = 'f'\npath = 'f'\n";
+        assert_eq!(said(&format!("{reading}{collects}[reports.critical]\nflags = ['A']")), "");
+        assert_eq!(said(&format!("{reading}[reports.critical]\nrepeat = '5m'")), "");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What a new user sees first: `hikyaku demo`.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,11 +8,19 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
+use crate::circle::Said;
 use crate::ending;
-use crate::foreign::storescu;
+use crate::foreign::python;
 use crate::part10::{data, digest, files};
-use crate::site::{PATIENCE, hikyaku, run, signal, text, until};
+use crate::site::{PATIENCE, hikyaku, run, run_ok, signal, text, until};
+
+/// What the demo's reader writes.
+const TEXT: [&str; 2] = [
+    "所見：断面10枚。種子は均等に分布し、果肉の中心に空洞を認める。",
+    "診断：完熟。至急ご連絡を要する。",
+];
 
 /// Digests of the data sets of a folder's files, in no order.
 fn digests(files: &[PathBuf]) -> Vec<String> {
@@ -23,8 +30,13 @@ fn digests(files: &[PathBuf]) -> Vec<String> {
 }
 
 fn delivered(dir: &Path) -> Vec<PathBuf> {
+    below(&dir.join("delivered"))
+}
+
+/// All files in a folder and those below it.
+fn below(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    let mut folders = vec![dir.join("delivered")];
+    let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.expect("an entry").path();
@@ -34,20 +46,72 @@ fn delivered(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// Without white space: where a line ends on a page is the page's affair.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
 #[test]
-fn the_demo_carries_real_images_from_a_scanner_to_a_folder_and_shows_each_receipt() {
+fn the_demo_shows_an_order_its_images_and_a_report_that_comes_home_each_with_its_receipt() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let output = run(hikyaku().args(["demo", "--dir"]).arg(dir.path()));
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
     assert_eq!(digests(&delivered(dir.path())), digests(&files(&data("study"))));
-    for (what, times) in [("answer 0000H", 10), ("SHA-256", 10), (", identical", 10)] {
+    let times = [
+        ("answer 0000H", 11),
+        ("SHA-256", 13),
+        (", identical", 10),
+        ("answer AA", 2),
+        ("10 images of order P4711: complete", 1),
+        ("(identical)", 2),
+        ("his accepted, report-files accepted", 2),
+        ("I know", 1),
+        ("\n15. The circle is closed at both ends:", 1),
+    ];
+    for (what, times) in times {
         assert_eq!(said.matches(what).count(), times, "{what}: {said}");
     }
-    // dcmtk reads what it has written.
+    for moment in ["sent", "received", "final", "delivered", "acknowledged"] {
+        let of =
+            |line: &&str| line.trim_start().strip_prefix(moment).is_some_and(|l| l.contains("Z"));
+        assert_eq!(said.lines().filter(of).count(), 1, "{moment}: {said}");
+    }
+    // dcmtk reads what it has written, python-hl7 what the HIS got, poppler the pages.
     for file in delivered(dir.path()) {
         assert!(run(Command::new("dcmftest").arg(&file)).status.success(), "{}", file.display());
     }
+    let read = run_ok(python("parse_hl7.py").arg(dir.path().join("his.hl7")));
+    let read: Value = serde_json::from_str(&read).expect("JSON");
+    assert_eq!((&read["kind"], &read["placer"]), (&"ORU^R01^ORU_R01".into(), &"P4711".into()));
+    assert_eq!(
+        (&read["status"], &read["text"]),
+        (&"F".into(), &Value::from(TEXT.to_vec())),
+        "{read}"
+    );
+    let home = below(&dir.path().join("home/reports"));
+    let of = |ending: &str| -> &PathBuf {
+        let named = |f: &&PathBuf| f.extension().is_some_and(|e| e == ending);
+        home.iter().find(named).unwrap_or_else(|| panic!("no {ending} among {home:?}"))
+    };
+    assert_eq!(home.len(), 3, "{home:?}");
+    let index = std::fs::read_to_string(of("jsonl")).expect("an index");
+    assert_eq!(index.lines().count(), 2, "{index}");
+    let pages = run_ok(Command::new("pdftotext").args(["-enc", "UTF-8"]).arg(of("pdf")).arg("-"));
+    let file = std::fs::read_to_string(of("txt")).expect("text");
+    for line in TEXT {
+        assert!(plain(&pages).contains(line), "{line}: {pages}");
+        assert!(file.lines().any(|l| l == line), "{line}: {file}");
+    }
+}
+
+#[test]
+fn a_demo_does_not_begin_in_a_folder_that_has_one_in_it() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("hospital.toml"), "").expect("a file");
+    let output = run(hikyaku().args(["demo", "--dir"]).arg(dir.path()));
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.contains("another folder")), (Some(2), true), "{said}");
 }
 
 /// A demo that stays, and the lines that it says.
@@ -83,26 +147,62 @@ impl Drop for Staying {
 }
 
 #[test]
-fn a_demo_that_stays_takes_images_from_the_users_own_storescu_and_ends_when_told() {
+fn a_demo_that_stays_takes_an_order_images_and_reports_of_the_users_own_and_ends_when_told() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut demo = Staying::start(dir.path());
-    // "    storescu -aec HIKYAKU 127.0.0.1 PORT FILE.dcm"
-    let invitation = demo.line("storescu");
-    let port = invitation.split_whitespace().nth(4).and_then(|p| p.parse().ok()).expect("a port");
-    demo.line("Ctrl-C");
-    let mine = data("samples").join("ct_image.dcm");
-    let (statuses, said) = storescu(port, &[], &[&mine]);
-    assert_eq!(statuses, [0], "{said}");
+    // "or by HL7 over MLLP: orders to ADDRESS, reports to ADDRESS. Then …"
+    demo.line("Both nodes keep running.");
+    let mut invited = Vec::new();
+    let mut reports = String::new();
+    loop {
+        let line = demo.line("");
+        match line.strip_prefix("    ") {
+            Some(command) => invited.push(command.to_owned()),
+            None if line.contains("MLLP") => {
+                let (_, port) = line.split_once("reports to 127.0.0.1:").expect("an address");
+                reports = port.chars().take_while(char::is_ascii_digit).collect();
+            }
+            None if line.contains("Ctrl-C") => break,
+            None => {}
+        }
+    }
+    // What it invites to is done as it stands there.
+    let study = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322";
+    let mine = data("samples").join("ct_image.dcm").display().to_string();
+    let program = Path::new(env!("CARGO_BIN_EXE_hikyaku")).parent().expect("a folder").display();
+    let path = format!("{program}:{}", std::env::var("PATH").unwrap_or_default());
+    let follow = |with: &str| {
+        let found = invited.iter().find(|c| c.starts_with(with)).expect(with);
+        let words = [("STUDY", study), ("PATIENT", "1CT1"), ("FILE.dcm", &mine)];
+        let line = words.iter().fold(found.clone(), |line, (from, to)| line.replace(from, to));
+        run_ok(Command::new("sh").args(["-c", &line]).env("PATH", &path))
+    };
+    assert_eq!(invited.len(), 8, "{invited:?}");
+    follow("hikyaku order add");
+    follow("storescu");
     // storescu encodes anew what it reads: the bytes are those of its own making.
     until("it is delivered", || delivered(dir.path()).len() == 11);
-    let config = dir.path().join("hospital.toml");
-    let mut counts = BTreeMap::new();
-    until("its commands can be asked", || {
-        let asked = run(hikyaku().args(["status", "--json", "--config"]).arg(&config));
-        counts.insert("status", asked.status.code());
-        asked.status.success()
-    });
+    follow("echo");
+    assert!(demo.line("The HIS has got a report").ends_with("order MINE."));
+    let message = dir.path().join("another.hl7");
+    let said =
+        Said { order: "MINE", status: "C", text: "所見を訂正する", ..Said::of(study) };
+    let said = text(&said.write()).replace("ORACLE^^^SITE", "1CT1^^^DEMO");
+    std::fs::write(&message, said).expect("a file");
+    let answer = run_ok(python("reporter.py").arg(reports).arg(&message));
+    assert!(answer.contains("\"code\": \"AA\""), "{answer}");
+    demo.line("The HIS has got a report");
+    for (command, shows) in [
+        ("hikyaku status", "his"),
+        ("hikyaku studies", study),
+        ("hikyaku order show", "MINE"),
+        ("hikyaku reports", study),
+        ("ls", ".txt"),
+    ] {
+        let shown = follow(command);
+        assert!(shown.contains(shows), "{command}: {shown}");
+    }
     signal(&demo.child, Signal::SIGTERM);
     let ended = ending::status("the demo", &mut demo.child, PATIENCE);
-    assert!(ended.success(), "{ended}; {counts:?}");
+    assert!(ended.success(), "{ended}");
 }
