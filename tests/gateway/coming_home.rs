@@ -41,6 +41,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(50);
 /// Minutes from one version to the next: more than two forms of one may be apart.
 const APART: usize = 15;
+/// When the first version was written.
+const HOUR: usize = 9;
 
 /// Sends a message to the MLLP listener at `port` until it is answered, as a reporting system does;
 /// MSA-1.
@@ -118,7 +120,7 @@ fn versions(chance: &mut Chance, study: usize, uid: &str, order: &str) -> Vec<Do
         let minutes = place * APART;
         let said = |form: &str, minutes: usize| {
             let id = format!("S{study}V{place}{form}");
-            let at = format!("20261128{:02}{:02}00+0900", 9 + minutes / 60, minutes % 60);
+            let at = format!("20261128{:02}{:02}00+0900", HOUR + minutes / 60, minutes % 60);
             let text = mark(study, place);
             Said { id: &id, status, order, study: uid, text: &text, at: &at, flag: "" }.write()
         };
@@ -165,8 +167,12 @@ const fn word(standing: Standing) -> &'static str {
 /// Status, standing, time of writing and forms of each version.
 fn expected(chain: &Chain) -> Vec<(String, &'static str, String, Vec<String>)> {
     let all = chain.versions().into_iter().map(|v| {
-        let mut forms: Vec<String> =
-            v.documents.iter().flat_map(|d| &d.forms).map(|f| format!("{f:?}").to_lowercase()).collect();
+        let mut forms: Vec<String> = v
+            .documents
+            .iter()
+            .flat_map(|d| &d.forms)
+            .map(|f| format!("{f:?}").to_lowercase())
+            .collect();
         forms.sort();
         (v.status.as_str().to_owned(), word(v.standing), v.written_at.to_string(), forms)
     });
@@ -179,8 +185,7 @@ fn shown(story: &Value) -> Vec<(String, String, String, Vec<String>)> {
     let all = versions.iter().map(|v| {
         let documents = v["documents"].as_array().into_iter().flatten();
         let forms = documents.flat_map(|d| d[1].as_array().cloned().unwrap_or_default());
-        let mut forms: Vec<String> =
-            forms.filter_map(|f| f.as_str().map(str::to_owned)).collect();
+        let mut forms: Vec<String> = forms.filter_map(|f| f.as_str().map(str::to_owned)).collect();
         forms.sort();
         (said(v, "status"), said(v, "standing"), said(v, "written_at"), forms)
     });
@@ -201,14 +206,11 @@ fn rank(status: &str) -> u8 {
     }
 }
 
-/// Rank and number of the version that a message is.
-fn version_of(told: &Told, study: usize) -> Option<(u8, usize)> {
-    let said = &told.fields["OBX-5"];
-    let has = |place: usize| {
-        let (text, pdf) = (mark(study, place), base64(&pdf(study, place)));
-        said.iter().any(|s| s.contains(&text) || s.contains(&pdf))
-    };
-    Some((rank(told.field("OBR-25")), (0..20).find(|place| has(*place))?))
+/// Rank and number of the version that a message is, by its status and the time in OBR-22.
+fn version_of(told: &Told) -> (u8, usize) {
+    let at = told.field("OBR-22");
+    let number = |from: usize| at[from..from + 2].parse::<usize>().expect("a time");
+    (rank(told.field("OBR-25")), ((number(8) - HOUR) * 60 + number(10)) / APART)
 }
 
 /// Circle, line and HIS of a storm.
@@ -363,11 +365,10 @@ fn whatever_order_and_whatever_breaks_the_hospital_has_what_the_chain_says_and_n
 
 /// What the HIS was told of a study: never a step back, the latest version last and whole.
 fn judge(told: &[Told], uid: &str, (study, chain, documents): (usize, &Chain, &[&Document])) {
-    let of = |t: &&Told| t.hex.contains(&hex(uid.as_bytes())) && version_of(t, study).is_some();
-    let mut messages: Vec<&Told> = told.iter().filter(of).collect();
+    let mut messages: Vec<&Told> =
+        told.iter().filter(|t| t.hex.contains(&hex(uid.as_bytes()))).collect();
     messages.dedup_by(|a, b| a.id == b.id);
-    let sequence: Vec<(u8, usize)> =
-        messages.iter().filter_map(|t| version_of(t, study)).collect();
+    let sequence: Vec<(u8, usize)> = messages.iter().map(|t| version_of(t)).collect();
     assert!(sequence.is_sorted(), "study {study}: a step back: {sequence:?}");
     let latest = chain.latest().expect("a version");
     let last = messages.last().expect("the HIS was told");

@@ -28,6 +28,8 @@ const STUDY: &str = "1.2.9.1";
 const STORMS: u64 = 4;
 /// What happens in one of them.
 const STEPS: usize = 60;
+/// Minutes from one version to the next: more than two forms of one may be apart.
+const APART: usize = 15;
 /// Seeds that have failed.
 const FAILED: [u64; 0] = [];
 /// Longest until all is calm.
@@ -219,11 +221,11 @@ impl Site {
     }
 
     /// The HIS takes its next message and says yes, not now, or nothing.
-    async fn hand(&self, told: &mut Vec<(String, u8, usize)>, luck: Option<&mut Chance>) {
+    async fn hand(&self, told: &mut Vec<(String, u8, usize)>, mut luck: Option<&mut Chance>) {
         for duty in self.custody.lease(want(HIS, 1)).await {
-            let text = String::from_utf8(duty.body.read().await.unwrap()).unwrap();
+            let text = String::from_utf8(duty.body.read().await.unwrap().to_vec()).unwrap();
             told.push(version_of(&text));
-            match luck.map_or(2, |chance| chance.below(4)) {
+            match luck.as_mut().map_or(2, |chance| chance.below(4)) {
                 0 => {}
                 1 => {
                     let (cause, after) = ("AE".into(), Duration::from_millis(20));
@@ -246,16 +248,20 @@ impl Site {
     }
 }
 
-/// Control ID, rank, and which version it is, of a message for the HIS.
+/// Control ID and rank of a message for the HIS, and which version it is, by OBR-22.
 fn version_of(text: &str) -> (String, u8, usize) {
     let message = Message::parse(text).unwrap();
     let id = message.header().field(10).raw().to_owned();
     let said = ReportMessage::read(&message, &OrderFields::default()).unwrap();
     let report = ArriveRules::default().of_message(&said, 0, text.as_bytes(), "").unwrap();
-    let forms = [FormKind::Text, FormKind::Pdf].map(|kind| report.form(kind));
-    let texts = forms.map(|form| form.map(|f| String::from_utf8_lossy(&f.bytes).into_owned()));
-    let is = |place: &usize| texts.iter().flatten().any(|t| t.contains(&mark(*place)));
-    (id, rank(report.status.as_str()), (0..9).find(is).unwrap())
+    let minutes = report.written_at.unwrap().seconds_since(begun()) / 60;
+    (id, rank(report.status.as_str()), minutes as usize / APART)
+}
+
+/// When the first version was written.
+fn begun() -> Timestamp {
+    let at: jiff::Timestamp = "2026-11-28T09:00:00Z".parse().unwrap();
+    Timestamp(at.as_millisecond())
 }
 
 fn rank(status: &str) -> u8 {
@@ -270,6 +276,32 @@ fn mark(place: usize) -> String {
     format!("version {place} of it")
 }
 
+/// What a reporting system says of the study.
+struct Said<'a> {
+    id: &'a str,
+    status: &'a str,
+    filler: &'a str,
+    at: &'a str,
+    signer: &'a str,
+    /// The first OBX up to OBX-5, and flags behind it.
+    said: &'a str,
+}
+
+impl Said<'_> {
+    fn report(&self) -> Report {
+        let Said { id, status, filler, at, signer, said } = self;
+        let text = format!(
+            "MSH|^~\\&|READER|RC|H|X|{at}||ORU^R01|{id}|P|2.5\rPID|||77^^^SITE\r\
+             OBR|1|P1|{filler}|CT^Chest||||||||||||||||||{at}|||{status}|||||||{signer}\r\
+             {said}\r\
+             OBX|2|ST|113014^Study Instance UID^DCM||{STUDY}||||||{status}\r"
+        );
+        let message = Message::parse(&text).unwrap();
+        let read = ReportMessage::read(&message, &OrderFields::default()).unwrap();
+        ArriveRules::default().of_message(&read, 0, text.as_bytes(), "READER").unwrap()
+    }
+}
+
 /// Some versions, each as a text, a PDF, or both; a quarter of an hour between them.
 fn documents(chance: &mut Chance) -> Vec<(u8, usize, Report)> {
     use base64::Engine;
@@ -278,7 +310,7 @@ fn documents(chance: &mut Chance) -> Vec<(u8, usize, Report)> {
         let status = ["P", "P", "F", "F", "C", "X"][chance.below(6)];
         let forms = chance.below(3);
         for form in (0..2).filter(|form| forms == 2 || forms == *form) {
-            let minutes = place * 15 + form * 2;
+            let minutes = place * APART + form * 2;
             let at = format!("20261128{:02}{:02}00+0000", 9 + minutes / 60, minutes % 60);
             let said = match form {
                 0 => format!("OBX|1|TX|F^Findings||{}", mark(place)),
@@ -288,16 +320,9 @@ fn documents(chance: &mut Chance) -> Vec<(u8, usize, Report)> {
                     format!("OBX|1|ED|PDF^Report||^application^pdf^Base64^{code}")
                 }
             };
-            let text = format!(
-                "MSH|^~\\&|READER|RC|H|X|{at}||ORU^R01|{place}{form}|P|2.5\rPID|||77^^^SITE\r\
-                 OBR|1|P1||CT^Chest||||||||||||||||||{at}|||{status}|||||||D1&DOKUEI&ICHIRO\r\
-                 {said}||||||{status}\r\
-                 OBX|2|ST|113014^Study Instance UID^DCM||{STUDY}||||||{status}\r"
-            );
-            let message = Message::parse(&text).unwrap();
-            let read = ReportMessage::read(&message, &OrderFields::default()).unwrap();
-            let rules = ArriveRules::default();
-            let report = rules.of_message(&read, 0, text.as_bytes(), "READER").unwrap();
+            let (id, signer) = (format!("{place}{form}"), "D1&DOKUEI&ICHIRO");
+            let said = Said { id: &id, status, filler: "", at: &at, signer, said: &said };
+            let report = said.report();
             all.push((rank(status), place, report));
         }
     }
@@ -436,4 +461,129 @@ async fn any_order_of_slips_and_reports_and_any_crash_end_in_the_book_that_the_c
     while let Some(ended) = running.join_next().await {
         ended.unwrap();
     }
+}
+
+/// Both nodes, with their order and study.
+async fn pair(east: &Path, west: &Path) -> (Site, Site) {
+    let hospital = Site::open(east, HOSPITAL, CENTRE);
+    let centre = Site::open(west, CENTRE, HOSPITAL);
+    begin(&hospital, &centre).await;
+    (hospital, centre)
+}
+
+/// Carries everything both ways, and lets the HIS say yes, until something is so.
+async fn until(
+    hospital: &Site,
+    centre: &Site,
+    told: &mut Vec<(String, u8, usize)>,
+    mut so: impl AsyncFnMut() -> bool,
+) {
+    let give_up = tokio::time::Instant::now() + CALM;
+    while !so().await {
+        assert!(tokio::time::Instant::now() < give_up, "never so");
+        centre.carry(hospital, 100, None).await;
+        hospital.carry(centre, 100, None).await;
+        hospital.hand(told, None).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+const AT: &str = "20261128090000+0000";
+
+fn said<'a>(id: &'a str, filler: &'a str, said: &'a str) -> Said<'a> {
+    Said { id, status: "F", filler, at: AT, signer: "D1&DOKUEI&ICHIRO", said }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_readers_of_one_study_are_two_reports_that_both_go_home_and_are_there_after_a_restart()
+{
+    let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (hospital, centre) = pair(east.path(), west.path()).await;
+    let words = ["OBX|1|TX|F^F||the first reader", "OBX|1|TX|F^F||the second reader"];
+    for (n, words) in words.into_iter().enumerate() {
+        let (id, filler) = (format!("M{n}"), format!("READER{n}"));
+        let report = said(&id, &filler, words).report();
+        collect::take(&centre.custody, &report).await.unwrap();
+    }
+    let mut told = Vec::new();
+    until(&hospital, &centre, &mut told, async || {
+        let all = hospital.desk.story(STUDY.into()).await.unwrap_or_default();
+        let yes = |s: &Story| s.row.destinations.iter().any(|(_, word)| word == "accepted");
+        all.len() == 2 && all.iter().all(yes)
+    })
+    .await;
+    assert_eq!(told.len(), 2, "neither replaces the other");
+    hospital.close().await;
+    let hospital = Site::open(east.path(), HOSPITAL, CENTRE);
+    let mut texts = BTreeSet::new();
+    for story in hospital.desk.story(STUDY.into()).await.unwrap() {
+        assert_eq!((story.versions.len(), story.versions[0].standing), (1, Standing::Latest));
+        let document = story.versions[0].documents[0].0.clone();
+        let form = hospital.desk.form(document, FormKind::Text).await.unwrap();
+        texts.insert(String::from_utf8(form.bytes).unwrap());
+    }
+    let wanted = ["the first reader", "the second reader"].map(str::to_owned);
+    assert_eq!(texts, wanted.into());
+    hospital.close().await;
+    centre.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_has_signed_goes_nowhere_until_a_person_answers_for_it() {
+    let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (hospital, centre) = pair(east.path(), west.path()).await;
+    let report = Said { signer: "", ..said("M1", "", "OBX|1|TX|F^F||unsigned") }.report();
+    collect::take(&centre.custody, &report).await.unwrap();
+    let mut told = Vec::new();
+    let held = async || centre.desk.held(10).await.unwrap();
+    until(&hospital, &centre, &mut told, async || held().await.len() == 1).await;
+    let row = held().await.remove(0);
+    assert!(matches!(row.why, Why::Signer(_)), "{row:?}");
+    assert!(centre.custody.lease(want(HOSPITAL, 10)).await.is_empty(), "nothing leaves");
+    assert!(hospital.story().await.is_none() && told.is_empty());
+    centre.desk.release(row.document, "Dr. Duty".into()).await.unwrap();
+    until(&hospital, &centre, &mut told, async || {
+        let story = centre.story().await;
+        story.is_some_and(|s| s.row.destinations.iter().any(|(_, word)| word == "accepted"))
+    })
+    .await;
+    assert_eq!(told.len(), 1);
+    let events = centre.story().await.unwrap().events;
+    assert!(events.iter().any(|e| e.kind == "person" && e.by == "Dr. Duty"), "{events:?}");
+    hospital.close().await;
+    centre.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_critical_report_leaves_before_all_that_waits() {
+    let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (hospital, centre) = pair(east.path(), west.path()).await;
+    for n in 0..5 {
+        let (id, filler) = (format!("M{n}"), format!("READER{n}"));
+        let report = said(&id, &filler, "OBX|1|TX|F^F||nothing new").report();
+        collect::take(&centre.custody, &report).await.unwrap();
+    }
+    let last = said("M9", "READER9", "OBX|1|TX|F^F||bleeding|||AA").report();
+    assert!(!last.critical.is_empty());
+    let kept = collect::take(&centre.custody, &last).await.unwrap().kept;
+    // The hospital cannot be reached; everything waits.
+    for _ in 0..400 {
+        let duty = centre.custody.duty(
+            CENTRE.parse().unwrap(),
+            format!("{}{}", collect::KEY, Sha256::of(&last.encode())),
+            HOSPITAL.parse().unwrap(),
+        );
+        if duty.await.unwrap().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let mut first = centre.custody.lease(want(HOSPITAL, 2)).await;
+    assert!(first.iter().all(|duty| duty.urgency == Urgency::Stat), "{first:?}");
+    first.retain(|duty| duty.envelope.kind == CargoKind::Report);
+    let cargo: Vec<CargoId> = first.iter().map(|duty| duty.cargo).collect();
+    assert_eq!(cargo, [kept.cargo()], "the report itself; beside it there is its slip");
+    drop(first);
+    hospital.close().await;
+    centre.close().await;
 }
