@@ -21,7 +21,6 @@ use crate::cargo::{
     Assignment, CargoKind, DestinationName, Envelope, Identity, ReportFacts, Sha256, Urgency,
 };
 use crate::clock::Timestamp;
-use crate::custody::CargoId;
 use crate::custody::overlay::Stopped;
 use crate::orders::order::Order;
 use crate::reports::critical;
@@ -160,14 +159,23 @@ impl Secretary {
             }
             for wish in wishes {
                 let known = |s: &Sending| s.destination == destination && s.part == wish.digest;
+                let at = record.sendings.iter().position(known);
+                let is_due = |s: &Sending| s.cargo.is_none() && s.fate == Fate::Open;
                 let again = |s: &Sending| matches!(s.fate, Fate::Unmade(_)) && s.at + REMAKE <= now;
-                if record.sendings.iter().any(|s| known(s) && !again(s)) {
+                let old = at.map(|n| &record.sendings[n]);
+                if old.is_some_and(|s| !is_due(s) && !again(s)) {
                     continue;
                 }
-                let sending =
-                    self.hand((&*record, &mut *latest), &wish, (&destination, &home), now);
+                let prepared = at.filter(|n| is_due(&record.sendings[*n]));
+                let task = (&wish, prepared);
+                let sending = self.hand((&*record, &mut *latest), task, (&destination, &home), now);
                 let Some(sending) = sending.await? else { return Ok(false) };
-                if let Some(n) = record.sendings.iter().position(known) {
+                if let Some(n) = prepared {
+                    let Sending { at: since, alarmed, .. } = record.sendings[n];
+                    record.sendings[n] = Sending { at: since, alarmed, ..sending };
+                    continue;
+                }
+                if let Some(n) = at {
                     let before = record.sendings.remove(n);
                     if before.fate == sending.fate {
                         record.sendings.push(Sending { alarmed: before.alarmed, ..sending });
@@ -178,6 +186,9 @@ impl Secretary {
                     Fate::Unmade(why) => format!("nothing goes to {destination}: {why}"),
                     _ => format!("{} goes to {destination}", word(&wish.part)),
                 };
+                if sending.fate == Fate::Open {
+                    self.prepared.insert(record.id.clone());
+                }
                 record.happened(now, "sent", what, "");
                 remember(record, sending);
             }
@@ -216,9 +227,12 @@ impl Secretary {
             if !other || !matches!(sending.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_)) {
                 continue;
             }
-            // What was refused is no more for a person to send again, in place of the later one.
-            if let Some(cargo) = sending.cargo {
-                let (cargo, to) = (CargoId(cargo), destination.clone());
+            let (own, key, to) =
+                (self.config.node.clone(), sending.key.clone(), destination.clone());
+            let duty = self.custody.duty(own, key, to.clone()).await.ok_or(Stopped)?;
+            // Without a duty it was prepared, or could not be made: custody never had it. What was
+            // refused is no more for a person to send again, in place of the later one.
+            if let Some((cargo, _)) = duty {
                 let gone = self.custody.give_up(cargo, to, BY, LATER.to_owned()).await;
                 if !gone.ok_or(Stopped)? && sending.fate == Fate::Open {
                     return Ok(false);
@@ -229,11 +243,22 @@ impl Secretary {
         Ok(true)
     }
 
-    /// Makes a part and gives it to custody; `None` when custody does not take it now.
+    /// Gives to custody what the last turn has prepared.
+    pub(super) async fn hand_prepared(&mut self, now: Timestamp) -> Result<(), Stopped> {
+        for id in std::mem::take(&mut self.prepared) {
+            self.timers.report_now(&id, now);
+            self.look_at_report(&id, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a part. One that is remembered already (its place is given) goes to custody; `None`
+    /// when custody does not take it now. A crash in between must not leave cargo behind that
+    /// nobody remembers: a later version could not give it up, and it would come after that.
     async fn hand(
         &mut self,
         (record, latest): (&ReportRecord, &mut Latest),
-        wish: &Wish,
+        (wish, prepared): (&Wish, Option<usize>),
         (destination, home): (&DestinationName, &Home),
         now: Timestamp,
     ) -> Result<Option<Sending>, Stopped> {
@@ -260,7 +285,8 @@ impl Secretary {
         let Latest { report: Some(report), order: Some(order), .. } = &*latest else {
             return Ok(None);
         };
-        let before = before(&record.sendings, destination, &wish.part);
+        let earlier = &record.sendings[..prepared.unwrap_or(record.sendings.len())];
+        let before = before(earlier, destination, &wish.part);
         let Some(target) = record.targets.first() else { return Ok(None) };
         let task = Task {
             report,
@@ -302,6 +328,9 @@ impl Secretary {
             file_facts(record, latest, &sending).write(&mut envelope);
             envelope.accession =
                 report.ids.accessions.first().map(|a| a.id.clone()).unwrap_or_default();
+        }
+        if prepared.is_none() {
+            return Ok(Some(sending));
         }
         let (own, to) = (self.config.node.clone(), destination.clone());
         let duty = self.custody.duty(own, sending.key.clone(), to.clone()).await.ok_or(Stopped)?;

@@ -31,6 +31,8 @@ mod outcomes;
 mod people;
 mod record;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +134,8 @@ struct Secretary {
     notes: BTreeMap<String, NoteRecord>,
     /// Documents that are to be sent to their hospital.
     carry: BTreeSet<Sha256>,
+    /// Reports of which parts are remembered, and now to be given to custody.
+    prepared: BTreeSet<String>,
     /// Documents whose slips have not come, by the number of their cargo.
     waiting: BTreeSet<u64>,
     cursor: Cursor,
@@ -160,6 +164,7 @@ pub fn start(
         loops: Loops::default(),
         notes: BTreeMap::new(),
         carry: BTreeSet::new(),
+        prepared: BTreeSet::new(),
         waiting: BTreeSet::new(),
         cursor: Cursor::default(),
         letters: orders.letters(),
@@ -237,6 +242,7 @@ impl Secretary {
         if written {
             self.send_notes(now).await?;
             self.carry_some(now).await?;
+            self.hand_prepared(now).await?;
             written = self.end(&mut owed).await?;
         }
         if !written {
@@ -290,6 +296,7 @@ impl Secretary {
     async fn load(&mut self) -> Result<(), Stopped> {
         self.store.forget();
         self.outgoing.clear();
+        self.prepared.clear();
         let begun = Cursor { arrival: 0, since: clock::wall() };
         self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or(begun);
         self.timers = Timers::default();

@@ -28,10 +28,12 @@ impl Secretary {
             }
             let own = self.config.node.clone();
             let (key, to) = (sending.key.clone(), sending.destination.clone());
-            let Some((_, duty)) = self.custody.duty(own, key, to.clone()).await.ok_or(Stopped)?
+            let Some((cargo, duty)) =
+                self.custody.duty(own, key, to.clone()).await.ok_or(Stopped)?
             else {
                 continue;
             };
+            record.sendings[n].cargo = Some(cargo.0);
             let words = |text: &Option<String>| text.clone().unwrap_or_default();
             let fate = match duty.state {
                 StateName::Receipted => Fate::Yes(duty.at.unwrap_or(now), words(&duty.receipt)),
