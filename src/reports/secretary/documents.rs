@@ -8,6 +8,7 @@
 //!
 //! Bodies are read once, when they come, and again when a version is made for a destination.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::record::{
@@ -32,6 +33,8 @@ const RETRY_MAX: Duration = Duration::from_secs(600);
 /// How long a document waits for its slip before people are told: nothing that came after it is given
 /// back to the disk meanwhile.
 const SLIP_TIME: Duration = Duration::from_secs(3600);
+/// How long orders have for an answer.
+const ORDERS_TIME: Duration = Duration::from_secs(5);
 /// Tries after which people are told of what may change by itself.
 const TRIES_UNTOLD: u32 = 4;
 /// Tries of which each is written down; after so many the pause is the longest.
@@ -224,8 +227,22 @@ impl Secretary {
             placers: owned(&wanted.placers),
             instances: owned(&wanted.instances),
         };
-        let found = self.orders.candidates(wanted).await.ok()?;
+        let found = self.of_orders(self.orders.candidates(wanted)).await?;
         Some(found.into_iter().map(known).collect())
+    }
+
+    /// What orders answer; `None`: they cannot be asked now. Once a turn is waited for that in vain,
+    /// and no longer: people are waiting for this desk meanwhile.
+    pub(super) async fn of_orders<T>(
+        &self,
+        asked: impl Future<Output = Result<T, registrar::DeskError>>,
+    ) -> Option<T> {
+        if self.in_vain.load(Ordering::Relaxed) {
+            return None;
+        }
+        let found = tokio::time::timeout(ORDERS_TIME, asked).await.ok().and_then(Result::ok);
+        self.in_vain.store(found.is_none(), Ordering::Relaxed);
+        found
     }
 
     /// At the hospital: where the slip says, if that is known here.

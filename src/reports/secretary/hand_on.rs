@@ -8,7 +8,7 @@
 //!   what is being sent just now is waited for.
 //! - Without systems that take reports this node's custody is where the report comes home.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Secretary;
@@ -24,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::custody::overlay::Stopped;
 use crate::orders::order::Order;
 use crate::reports::critical;
-use crate::reports::home::{Part, Source};
+use crate::reports::home::{Lack, Part, Source};
 use crate::reports::make::{self, Home, Made, Task};
 use crate::reports::matching::Wanted;
 use crate::reports::note::{Handed, Note, Says};
@@ -51,6 +51,39 @@ pub(super) struct Latest {
     /// Read when something is made.
     report: Option<Report>,
     order: Option<Option<Order>>,
+}
+
+impl Latest {
+    /// What a destination is to get of it; and what of it cannot be given.
+    fn wishes(
+        &self,
+        record: &ReportRecord,
+        destination: &DestinationName,
+        home: &Home,
+    ) -> (Vec<Wish>, BTreeSet<Lack>) {
+        let mut forms = forms(&self.records);
+        with_added(&mut forms, &self.before);
+        wishes((&record.id, destination), home, (&forms, self.status, &self.documents))
+    }
+
+    /// A part of it that is to be made.
+    fn sending(&self, destination: &DestinationName, part: Sha256, now: Timestamp) -> Sending {
+        Sending {
+            destination: destination.clone(),
+            part,
+            key: String::new(),
+            cargo: None,
+            status: self.status,
+            at: now,
+            fate: Fate::Open,
+            alarmed: false,
+            uid: String::new(),
+            class: String::new(),
+            series: String::new(),
+            documents: self.documents.clone(),
+            number: self.number,
+        }
+    }
 }
 
 impl Secretary {
@@ -152,10 +185,13 @@ impl Secretary {
     ) -> Result<bool, Stopped> {
         let mut whole = true;
         for (destination, home) in self.config.homes.clone() {
-            let wishes = self.wishes(record, &destination, &home, latest);
-            if !self.give_up_others(record, &destination, &wishes).await? {
+            let (wishes, lacks) = latest.wishes(record, &destination, &home);
+            if !self.give_up_others((&mut *record, &*latest), &destination, &wishes).await? {
                 whole = false;
                 continue;
+            }
+            if wishes.is_empty() && !lacks.is_empty() {
+                lack(record, latest, &destination, now);
             }
             for wish in wishes {
                 let known = |s: &Sending| s.destination == destination && s.part == wish.digest;
@@ -196,27 +232,10 @@ impl Secretary {
         Ok(whole)
     }
 
-    fn wishes(
-        &self,
-        record: &ReportRecord,
-        destination: &DestinationName,
-        home: &Home,
-        latest: &Latest,
-    ) -> Vec<Wish> {
-        let mut forms = forms(&latest.records);
-        with_added(&mut forms, &latest.before);
-        let version = (&forms, latest.status, &latest.documents[..]);
-        let (wishes, lacks) = wishes((&record.id, destination), home, version);
-        if wishes.is_empty() && !lacks.is_empty() {
-            tracing::debug!(report = record.id, %destination, "nothing that it takes can be made");
-        }
-        wishes
-    }
-
     /// Gives up what is owed of earlier versions; false while some of it is being sent.
     async fn give_up_others(
         &mut self,
-        record: &mut ReportRecord,
+        (record, latest): (&mut ReportRecord, &Latest),
         destination: &DestinationName,
         wishes: &[Wish],
     ) -> Result<bool, Stopped> {
@@ -224,7 +243,11 @@ impl Secretary {
             let sending = &record.sendings[at];
             let other = sending.destination == *destination
                 && !wishes.iter().any(|wish| wish.digest == sending.part);
-            if !other || !matches!(sending.fate, Fate::Open | Fate::No(_) | Fate::Unmade(_)) {
+            let is_lack = wishes.is_empty()
+                && sending.key.is_empty()
+                && sending.documents == latest.documents;
+            let is_over = matches!(sending.fate, Fate::Yes(..) | Fate::Replaced);
+            if !other || is_lack || is_over {
                 continue;
             }
             let (own, key, to) =
@@ -262,21 +285,7 @@ impl Secretary {
         (destination, home): (&DestinationName, &Home),
         now: Timestamp,
     ) -> Result<Option<Sending>, Stopped> {
-        let mut sending = Sending {
-            destination: destination.clone(),
-            part: wish.digest,
-            key: String::new(),
-            cargo: None,
-            status: latest.status,
-            at: now,
-            fate: Fate::Open,
-            alarmed: false,
-            uid: String::new(),
-            class: String::new(),
-            series: String::new(),
-            documents: latest.documents.clone(),
-            number: latest.number,
-        };
+        let mut sending = latest.sending(destination, wish.digest, now);
         if !self.read_latest(record, latest).await {
             sending.fate = Fate::Unmade("the bytes of the report are not here any more".into());
             return Ok(Some(sending));
@@ -465,7 +474,7 @@ impl Secretary {
         let mut wanted = 0;
         let mut whole = true;
         for (destination, home) in &homes {
-            for wish in self.wishes(record, destination, home, latest) {
+            for wish in latest.wishes(record, destination, home).0 {
                 wanted += 1;
                 let has = |s: &Sending| {
                     s.destination == *destination
@@ -551,6 +560,22 @@ fn word(part: &Part) -> &'static str {
         Part::Instance { .. } => "a document",
         Part::File { .. } => "a file",
     }
+}
+
+/// Remembers that a destination gets nothing of a version, in none of the forms that it takes: as a
+/// part that cannot be made, of which people are told.
+fn lack(record: &mut ReportRecord, latest: &Latest, to: &DestinationName, now: Timestamp) {
+    let mut seed = [record.id.as_bytes(), to.as_str().as_bytes()].concat();
+    latest.documents.iter().for_each(|digest| seed.extend(digest.0));
+    let mut sending = latest.sending(to, Sha256::of(&seed), now);
+    if record.sendings.iter().any(|s| s.destination == *to && s.part == sending.part) {
+        return;
+    }
+    let why = "it came in no form that can be said there".to_owned();
+    tracing::error!(report = record.id, destination = %to, why, "a report cannot be made");
+    record.happened(now, "sent", format!("nothing goes to {to}: {why}"), "");
+    sending.fate = Fate::Unmade(why);
+    remember(record, sending);
 }
 
 /// Remembers a part, and forgets the oldest of too many that is settled.

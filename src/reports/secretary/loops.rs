@@ -219,10 +219,11 @@ impl Secretary {
             if study.origin == self.config.node || record.moments.at(Moment::Received).is_some() {
                 continue;
             }
-            let whole = match self.orders.whole(&study.origin, &study.study).await {
-                Ok(Some(whole)) => whole,
-                Ok(None) => continue,
-                Err(_) => {
+            let whole = self.of_orders(self.orders.whole(&study.origin, &study.study)).await;
+            let whole = match whole {
+                Some(Some(whole)) => whole,
+                Some(None) => continue,
+                None => {
                     // Orders cannot be asked now: at the next turn, and no sooner.
                     self.loops.hints.insert(study);
                     return Ok(false);
@@ -332,7 +333,8 @@ impl Secretary {
 
     async fn is_ended(&self, record: &LoopRecord) -> bool {
         let (origin, study) = (record.hospital.clone(), record.study.clone());
-        self.orders.is_wanted(StudyRef { origin, study }).await == Ok(false)
+        let wanted = self.of_orders(self.orders.is_wanted(StudyRef { origin, study })).await;
+        wanted == Some(false)
     }
 
     /// A person says that nobody waits for a report any more.

@@ -37,6 +37,7 @@ mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -126,6 +127,8 @@ struct Secretary {
     config: Config,
     custody: Custody,
     orders: registrar::Desk,
+    /// Orders were asked in vain in this turn.
+    in_vain: AtomicBool,
     metrics: Metrics,
     store: Overlay,
     timers: Timers,
@@ -168,6 +171,7 @@ pub fn start(
         waiting: BTreeSet::new(),
         cursor: Cursor::default(),
         letters: orders.letters(),
+        in_vain: AtomicBool::new(false),
         outgoing: Vec::new(),
         shown: Timestamp::default(),
         counted: Timestamp::default(),
@@ -220,6 +224,7 @@ impl Secretary {
             // The clock went back: what was to be looked at at a time may be far off by now.
             self.timers.all_now(now);
         }
+        self.in_vain.store(false, Ordering::Relaxed);
         let mut owed: Vec<Owed> = Vec::new();
         for call in calls {
             owed.push(self.call(call, now).await?);
