@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::images::Image;
 use super::players::{self, ACCESSION, ORDER, PHYSICIAN, READER, TEXT};
 use super::scene::{FILES, HIS, HOSPITAL, READING, Scene, registrar, secretary};
-use super::{failed, soon};
+use super::{PATIENCE, failed, soon, too_late};
 use crate::cargo::Sha256;
 use crate::cli::table::say;
 use crate::cli::{Failure, Outcome};
@@ -106,9 +106,9 @@ pub(super) async fn report(scene: &Scene, study: &str) -> Result<Story, Failure>
 /// The hospital's systems have it, and both ends know.
 pub(super) async fn home(scene: &mut Scene, study: &str) -> Outcome {
     say("12. The HIS gets an ORU^R01, and answers AA:")?;
-    let patience = tokio::time::timeout(super::PATIENCE, scene.his.told.recv());
+    let patience = tokio::time::timeout(PATIENCE, scene.his.told.recv());
     let told = patience.await.ok().flatten();
-    let told = told.ok_or_else(|| super::too_late("the HIS to get the report"))?;
+    let told = told.ok_or_else(|| too_late("the HIS to get the report"))?;
     for (what, field, expected) in [
         ("MSH-9", players::field(&told, "MSH", 9), "ORU^R01^ORU_R01"),
         ("OBR-2", players::field(&told, "OBR", 2), ORDER),

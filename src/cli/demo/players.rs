@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::failed;
+use super::{PATIENCE, failed, too_late};
 use crate::cli::Failure;
 use crate::clock;
 
@@ -67,9 +67,13 @@ pub(super) fn report(study: &str) -> String {
 
 /// Sends one message; MSA-1 of the answer.
 pub(super) async fn tell(address: SocketAddr, message: &str) -> Result<String, Failure> {
-    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
-    stream.write_all(&framed(message)).await.map_err(failed)?;
-    let answer = next(&mut stream).await?.ok_or_else(|| failed("no HL7 answer"))?;
+    let told = async {
+        let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+        stream.write_all(&framed(message)).await.map_err(failed)?;
+        next(&mut stream).await?.ok_or_else(|| failed("no HL7 answer"))
+    };
+    let answer = tokio::time::timeout(PATIENCE, told).await;
+    let answer = answer.map_err(|_| too_late("an HL7 answer"))??;
     Ok(field(&answer, "MSA", 1).to_owned())
 }
 
