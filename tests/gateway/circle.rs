@@ -189,7 +189,8 @@ fn an_order_its_images_their_completeness_a_report_and_its_acknowledgement_make_
         [&circle.hospital, &circle.reading].iter().all(|node| moments(node, &study).is_empty())
     });
     // The files, and what foreign programs say of the documents.
-    let index = fs::read_to_string(site.path().join("files/reports/index.jsonl")).expect("an index");
+    let index =
+        fs::read_to_string(site.path().join("files/reports/index.jsonl")).expect("an index");
     assert_eq!(index.lines().count(), 2, "{index}");
     for (n, instance) in pacs.instances().iter().enumerate() {
         let file = site.path().join(format!("home-{n}.dcm"));
@@ -236,7 +237,8 @@ fn versions_go_home_in_whatever_order_they_come_and_a_late_one_is_kept_and_goes_
             .all(|node| circle.story(node, &study)["versions"].as_array().map(Vec::len) == Some(4))
     });
     let told = receiver.told();
-    let of = |name: &str| -> Vec<String> { told.iter().map(|t| t.field(name).to_owned()).collect() };
+    let of =
+        |name: &str| -> Vec<String> { told.iter().map(|t| t.field(name).to_owned()).collect() };
     assert_eq!(of("OBR-25"), ["P", "F", "C"]);
     let texts = ["first look", "the report", "corrected"];
     for (told, text) in told.iter().zip(texts) {
