@@ -2,7 +2,7 @@
 """Documents and messages as libraries that are not ours read them: pydicom and python-hl7.
 
   facts FILE...       one JSON line per DICOM file: identifiers, names, and everything that its content
-                      tree says (texts, meanings of codes, numbers) as "words"
+                      tree says (texts, meanings of codes, numbers) as "words", texts alone as "texts"
   same A B            whether two DICOM files have the same data set, element by element; prints
                       "same", or what differs
   sr OUT JSON         writes a signed Basic Text SR: {"charset": [terms], "study", "patient", "names",
@@ -36,6 +36,14 @@ def words(item):
         yield from words(below)
 
 
+def texts(item):
+    """The texts alone, lines ending in LF."""
+    if "TextValue" in item:
+        yield str(item.TextValue).replace("\r\n", "\n")
+    for below in item.get("ContentSequence", None) or []:
+        yield from texts(below)
+
+
 def facts(files):
     for file in files:
         dataset = dcmread(file, force=True)
@@ -48,6 +56,7 @@ def facts(files):
             "issuer": text("IssuerOfPatientID"), "accession": text("AccessionNumber"),
             "charset": charset if isinstance(charset, str) else "\\".join(charset),
             "names": names, "words": [w for w in words(dataset) if w.strip()],
+            "texts": list(texts(dataset)),
         }))
 
 

@@ -64,7 +64,9 @@ fn wrapped(home: &Home, program: &str, document: &[u8], study: &str, keys: &[&st
     }
     command.arg("-k").arg(format!("StudyInstanceUID={study}"));
     command.args(["-k", "IssuerOfPatientID=SITE"]);
-    keys.iter().for_each(|key| drop(command.args(["-k", key])));
+    for key in keys {
+        command.args(["-k", key]);
+    }
     run_ok(command.arg(&source).arg(&file));
     file
 }
@@ -234,7 +236,7 @@ fn a_text_by_hl7_and_its_pdf_by_c_store_are_one_version_and_each_system_has_each
     has_pdf(&home, &study, &document);
     let stored = home.stored(&study);
     assert_eq!(stored.len(), 2, "{stored:?}");
-    assert_eq!(only(&stored, BASIC_TEXT).words, ["No fracture."]);
+    assert_eq!(only(&stored, BASIC_TEXT).texts, ["No fracture."]);
     assert_eq!(home.files().iter().filter(|f| f.starts_with(b"No fracture.")).count(), 1);
 }
 
