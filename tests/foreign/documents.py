@@ -24,7 +24,10 @@ BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 
 
 def words(item):
-    """What a person reads in a content item and those below it."""
+    """What a person reads in a content item and those below it; in which language it is, and who
+    observed, is not among it."""
+    if item.get("RelationshipType", "") in ("HAS CONCEPT MOD", "HAS OBS CONTEXT"):
+        return
     if "TextValue" in item:
         yield str(item.TextValue)
     for code in item.get("ConceptCodeSequence", None) or []:
