@@ -126,7 +126,7 @@ def values(files):
         parsed = hl7.parse(message.decode("utf-8"))
         field = lambda segment, n: str(segment[n]) if len(segment) > n else ""
         found, documents = [], []
-        for segment in parsed:
+        for at, segment in enumerate(parsed):
             name = str(segment[0])
             if name == "OBX" and field(segment, 2) == "ED":
                 documents.append(field(segment, 5).split("^")[-1])
@@ -134,7 +134,8 @@ def values(files):
                 is_text = field(segment, 2) in ("TX", "FT", "ST", "")
                 parts = [field(segment, 5)] if is_text else re.split(r"[\^~]", field(segment, 5))
                 found += [line for part in parts for line in decoded(part).split("\n")]
-            elif name == "NTE":
+            # A note below PID is about the patient.
+            elif name == "NTE" and any(str(s[0]) == "OBR" for s in parsed[:at]):
                 found.append(decoded(field(segment, 3)))
         first = lambda name, n: next((field(s, n) for s in parsed if str(s[0]) == name), "")
         print(json.dumps({
