@@ -244,6 +244,8 @@ fn first_that_has_all(
 ) -> Result<(InMemDicomObject, Repertoire), DataSetError> {
     let tries: &[Repertoire] = if wanted == Repertoire::JAPANESE {
         &[wanted, Repertoire::JAPANESE_KANA]
+    } else if wanted == Repertoire::JIS {
+        &[wanted, Repertoire::JIS_KANA]
     } else if wanted == Repertoire::default() {
         &[]
     } else {

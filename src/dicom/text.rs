@@ -27,6 +27,10 @@ enum Kind {
     Japanese,
     /// The same, with half-width kana in G1 from the beginning.
     JapaneseKana,
+    /// The first, but nothing is written that only vendors have in JIS X 0208.
+    Jis,
+    /// The second, likewise.
+    JisKana,
 }
 
 impl Repertoire {
@@ -39,6 +43,13 @@ impl Repertoire {
     /// JIS X 0201 with kanji and kana by escapes (`ISO 2022 IR 13\ISO 2022 IR 87`): the only one
     /// of the two that has half-width kana.
     pub const JAPANESE_KANA: Self = Self(Kind::JapaneseKana);
+
+    /// [`Self::JAPANESE`] as the standard has it: what NEC and IBM have put into free rows of JIS X
+    /// 0208 (髙, 﨑, ①), and strict readers refuse, is not in it.
+    pub const JIS: Self = Self(Kind::Jis);
+
+    /// [`Self::JAPANESE_KANA`], likewise.
+    pub const JIS_KANA: Self = Self(Kind::JisKana);
 
     /// Of a Specific Character Set (0008,0005), several values joined by `\`. Unknown terms count
     /// as not there.
@@ -79,8 +90,8 @@ impl Repertoire {
     pub fn term(self) -> Option<&'static str> {
         match self.0 {
             Kind::Default => None,
-            Kind::Japanese => Some("\\ISO 2022 IR 87"),
-            Kind::JapaneseKana => Some("ISO 2022 IR 13\\ISO 2022 IR 87"),
+            Kind::Japanese | Kind::Jis => Some("\\ISO 2022 IR 87"),
+            Kind::JapaneseKana | Kind::JisKana => Some("ISO 2022 IR 13\\ISO 2022 IR 87"),
             Kind::One(_) => Some("ISO_IR 192"),
         }
     }
@@ -95,7 +106,7 @@ impl Repertoire {
                 let plain = without_escapes(bytes);
                 encoding.decode_without_bom_handling(&plain).0.into_owned()
             }
-            Kind::Japanese | Kind::JapaneseKana => japanese(bytes),
+            Kind::Japanese | Kind::JapaneseKana | Kind::Jis | Kind::JisKana => japanese(bytes),
             Kind::Default if bytes.contains(&ESCAPE) => japanese(bytes),
             Kind::Default => match std::str::from_utf8(bytes) {
                 Ok(text) => text.to_owned(),
@@ -109,6 +120,8 @@ impl Repertoire {
         match self.0 {
             _ if text.is_ascii() => Some(text.as_bytes().to_vec()),
             Kind::Default => None,
+            Kind::Jis => Self::JAPANESE.encode(text).filter(|bytes| is_standard(bytes)),
+            Kind::JisKana => with_kana(text).filter(|bytes| is_standard(bytes)),
             Kind::JapaneseKana => with_kana(text),
             // Ends in ASCII, and is in ASCII at every `\`, `^` and `=`, as PS3.5 6.1.2.5.3 wants:
             // these are not among the characters of JIS X 0208 that are escaped to.
@@ -121,6 +134,25 @@ impl Repertoire {
             Kind::One(_) => Some(text.as_bytes().to_vec()),
         }
     }
+}
+
+/// Whether kanji are of the rows that JIS X 0208 fills: 1 to 8 and 16 to 84.
+fn is_standard(bytes: &[u8]) -> bool {
+    let (mut is_kanji, mut rest) = (false, bytes);
+    while let Some((first, after)) = rest.split_first() {
+        if let Some((to, length)) = designation(rest) {
+            is_kanji = to.map_or(is_kanji, |to| to == Designated::Kanji);
+            rest = rest.get(length..).unwrap_or_default();
+        } else if is_kanji && *first >= 0x21 {
+            if !matches!(first, 0x21..=0x28 | 0x30..=0x74) {
+                return false;
+            }
+            rest = after.get(1..).unwrap_or_default();
+        } else {
+            rest = after;
+        }
+    }
+    true
 }
 
 /// JIS X 0201 in both halves, and kanji by escapes. Its romaji have the yen sign and the overline
@@ -282,6 +314,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_only_vendors_have_is_not_written_where_readers_go_by_the_standard() {
+        for (text, loose, strict) in [
+            ("高橋 熙", true, true),
+            ("髙橋", true, false),
+            ("①骨折", true, false),
+            ("ﾎﾈ 髙", false, false),
+            ("ﾎﾈ 骨", false, false),
+        ] {
+            assert_eq!(Repertoire::JAPANESE.encode(text).is_some(), loose, "{text}");
+            let bytes = Repertoire::JIS.encode(text);
+            assert_eq!(bytes.is_some(), strict, "{text}");
+            if let Some(bytes) = bytes {
+                assert_eq!(Repertoire::JIS.decode(&bytes), text);
+            }
+        }
+        assert!(Repertoire::JIS_KANA.encode("ﾎﾈ 骨").is_some());
+        assert!(Repertoire::JAPANESE_KANA.encode("ﾎﾈ 髙").is_some());
+        assert!(Repertoire::JIS_KANA.encode("ﾎﾈ 髙").is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import re
 import ssl
 
 import hl7
@@ -43,6 +44,29 @@ def fields(message):
     return found
 
 
+def decoded(block, charset):
+    """A message as a Windows machine reads it: ISO-2022-JP with the characters that NEC and IBM have
+    put into free rows of JIS X 0208, which Python's own codec refuses."""
+    try:
+        return block.decode(ENCODINGS[charset])
+    except UnicodeDecodeError:
+        if ENCODINGS[charset] != "iso2022_jp":
+            raise
+    kanji = False
+    text = ""
+    for piece in re.split(rb"\x1b(?:(?=\$B)\$|\((?=B))B", block):
+        text += (b"".join(map(shifted, piece[::2], piece[1::2])).decode("cp932") if kanji
+                 else piece.decode("ascii"))
+        kanji = not kanji
+    return text
+
+
+def shifted(a, b):
+    """A code of JIS X 0208 in Shift_JIS."""
+    row, cell = (a - 0x21) // 2, b + (0x1F + (b >= 0x60) if a % 2 else 0x7E)
+    return bytes([row + (0x81 if row < 31 else 0xC1), cell])
+
+
 class Ris:
     def __init__(self, args):
         self.answers = args.answers.split(",")
@@ -71,7 +95,7 @@ class Ris:
                 break
             charset = block.split(b"\r")[0].split(b"|")
             charset = charset[17].decode() if len(charset) > 17 else ""
-            message = hl7.parse(block.decode(ENCODINGS[charset]))
+            message = hl7.parse(decoded(block, charset))
             word = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             told = {
                 "id": str(message.segment("MSH")(10)),

@@ -179,7 +179,7 @@ fn code_of(items: &[InMemDicomObject]) -> Code {
 
 /// The repertoire that a site's PACS is written to in.
 pub fn repertoire(japanese: bool) -> Repertoire {
-    if japanese { Repertoire::JAPANESE } else { Repertoire::UTF8 }
+    if japanese { Repertoire::JIS } else { Repertoire::UTF8 }
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use crate::hl7::message::{Delimiters, Piece};
 /// Beginning of a document in which its kind is looked for, in bytes.
 const SNIFF_LENGTH: usize = 4096;
 
+/// What stands between the two numbers of an SN.
+const SEPARATORS: [&str; 6] = ["-", "+", "/", ".", ":", "*"];
+
 /// Base64 as senders write it: with and without padding at the end.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
@@ -145,6 +148,10 @@ impl Value {
             // Of a code (id, text, system) the text; of all else what stands there.
             Self::Parts(all) => {
                 let one = |parts: &Vec<String>| match &parts[..] {
+                    // SN: 100-200, 1:128 (HL7 2.5 2.A.70). No coding system is called so.
+                    [_, _, separator, ..] if SEPARATORS.contains(&separator.as_str()) => {
+                        parts.concat()
+                    }
                     [_, text, _system, ..] if !text.is_empty() => text.clone(),
                     _ => words(parts),
                 };
@@ -226,4 +233,22 @@ fn hex(data: &str) -> Option<Vec<u8>> {
     let digits = digits?;
     let (pairs, rest) = digits.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_structured_number_is_shown_with_both_its_numbers_and_a_code_by_its_text() {
+        let shown = |parts: &[&str]| {
+            let parts = parts.iter().map(|part| (*part).to_owned()).collect();
+            Value::Parts(vec![parts]).shown(&Coded::default())
+        };
+        assert_eq!(shown(&["", "100", "-", "200"]), "100-200");
+        assert_eq!(shown(&["", "1", ":", "128"]), "1:128");
+        assert_eq!(shown(&["", "2", "+"]), "2+");
+        assert_eq!(shown(&[">", "90"]), "> 90");
+        assert_eq!(shown(&["LA9", "Mass", "LN"]), "Mass");
+    }
 }
