@@ -18,7 +18,6 @@ use crate::cargo::{
     Assignment, CargoKind, DestinationName, Envelope, Identity, ReportFacts, Sha256, Urgency,
 };
 use crate::clock::Timestamp;
-use crate::custody::CargoId;
 use crate::custody::overlay::Stopped;
 use crate::custody::state::StateName;
 use crate::custody::{Action, Filter};
@@ -130,10 +129,12 @@ impl Secretary {
             }
             let own = self.config.node.clone();
             let (key, to) = (sending.key.clone(), sending.destination.clone());
-            let Some((_, duty)) = self.custody.duty(own, key, to.clone()).await.ok_or(Stopped)?
+            let Some((cargo, duty)) =
+                self.custody.duty(own, key, to.clone()).await.ok_or(Stopped)?
             else {
                 continue;
             };
+            record.sendings[at].cargo = Some(cargo.0);
             let words = |text: &Option<String>| text.clone().unwrap_or_default();
             let fate = match duty.state {
                 StateName::Receipted => Fate::Yes(duty.at.unwrap_or(now), words(&duty.receipt)),
@@ -175,16 +176,24 @@ impl Secretary {
             }
             for wish in wishes {
                 let known = |s: &Sending| s.destination == destination && s.part == wish.digest;
-                if record.sendings.iter().any(known) {
+                let known = record.sendings.iter().position(known);
+                let is_due = |s: &Sending| s.cargo.is_none() && s.fate == Fate::Open;
+                if known.is_some_and(|at| !is_due(&record.sendings[at])) {
                     continue;
                 }
                 let sending =
-                    self.hand((&*record, &mut *latest), &wish, (&destination, &home), now);
+                    self.hand((&*record, &mut *latest), (&wish, known), (&destination, &home), now);
                 let Some(sending) = sending.await? else { return Ok(false) };
+                if let Some(at) = known {
+                    let Sending { at: since, alarmed, .. } = record.sendings[at];
+                    record.sendings[at] = Sending { at: since, alarmed, ..sending };
+                    continue;
+                }
                 let what = match &sending.fate {
                     Fate::Unmade(why) => format!("nothing goes to {destination}: {why}"),
                     _ => format!("{} goes to {destination}", word(&wish.part)),
                 };
+                self.prepared.insert(record.id.clone());
                 record.happened(now, "sent", what, "");
                 remember(record, sending);
             }
@@ -223,8 +232,13 @@ impl Secretary {
                 continue;
             }
             let reason = "a later version of the report is there".to_owned();
-            let (cargo, to) = (CargoId(sending.cargo.unwrap_or_default()), destination.clone());
-            if !self.custody.give_up(cargo, to, BY, reason).await.ok_or(Stopped)? {
+            let (own, key, to) =
+                (self.config.node.clone(), sending.key.clone(), destination.clone());
+            let duty = self.custody.duty(own, key, to.clone()).await.ok_or(Stopped)?;
+            // Without a duty it was prepared, and custody never had it.
+            if let Some((cargo, _)) = duty
+                && !self.custody.give_up(cargo, to, BY, reason).await.ok_or(Stopped)?
+            {
                 return Ok(false);
             }
             record.sendings[at].fate = Fate::Replaced;
@@ -232,11 +246,22 @@ impl Secretary {
         Ok(true)
     }
 
-    /// Makes a part and gives it to custody; `None` when custody does not take it now.
+    /// Gives to custody what the last turn has prepared.
+    pub(super) async fn hand_prepared(&mut self, now: Timestamp) -> Result<(), Stopped> {
+        for id in std::mem::take(&mut self.prepared) {
+            self.timers.report_now(&id, now);
+            self.look_at_report(&id, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a part. One that is remembered already (its place is given) goes to custody; `None`
+    /// when custody does not take it now. A crash in between must not leave cargo behind that
+    /// nobody remembers: a later version could not give it up, and it would come after that.
     async fn hand(
         &mut self,
         (record, latest): (&ReportRecord, &mut Latest),
-        wish: &Wish,
+        (wish, known): (&Wish, Option<usize>),
         (destination, home): (&DestinationName, &Home),
         now: Timestamp,
     ) -> Result<Option<Sending>, Stopped> {
@@ -260,7 +285,8 @@ impl Secretary {
             return Ok(Some(sending));
         }
         let Latest { report: Some(report), order, .. } = &*latest else { return Ok(None) };
-        let before = before(&record.sendings, destination, &wish.part);
+        let earlier = &record.sendings[..known.unwrap_or(record.sendings.len())];
+        let before = before(earlier, destination, &wish.part);
         let Some(target) = record.targets.first() else { return Ok(None) };
         let task = Task {
             report,
@@ -305,6 +331,9 @@ impl Secretary {
             facts.write(&mut envelope);
             envelope.accession =
                 report.ids.accessions.first().map(|a| a.id.clone()).unwrap_or_default();
+        }
+        if known.is_none() {
+            return Ok(Some(sending));
         }
         let (own, to) = (self.config.node.clone(), destination.clone());
         let duty = self.custody.duty(own, sending.key.clone(), to.clone()).await.ok_or(Stopped)?;

@@ -128,6 +128,8 @@ struct Secretary {
     notes: BTreeMap<String, NoteRecord>,
     /// Documents that are to be sent to their hospital.
     carry: BTreeSet<Sha256>,
+    /// Reports of which parts are remembered, and now to be given to custody.
+    prepared: BTreeSet<String>,
     /// Documents whose slips have not come, by the number of their cargo.
     waiting: BTreeSet<u64>,
     cursor: Cursor,
@@ -155,6 +157,7 @@ pub fn start(
         loops: Loops::default(),
         notes: BTreeMap::new(),
         carry: BTreeSet::new(),
+        prepared: BTreeSet::new(),
         waiting: BTreeSet::new(),
         cursor: Cursor::default(),
         letters: orders.letters(),
@@ -227,6 +230,7 @@ impl Secretary {
         if written {
             self.send_notes(now).await?;
             self.carry_some(now).await?;
+            self.hand_prepared(now).await?;
             written = self.end(&mut owed).await?;
         }
         if !written {
@@ -280,6 +284,7 @@ impl Secretary {
     async fn load(&mut self) -> Result<(), Stopped> {
         self.store.forget();
         self.outgoing.clear();
+        self.prepared.clear();
         self.cursor = self.store.get(CURSOR.to_vec()).await?.unwrap_or_default();
         self.timers = Timers::default();
         let notes: Vec<NoteRecord> = self.store.below(b"n", OPEN_MAX).await?;
