@@ -29,6 +29,8 @@ mod notes;
 mod people;
 mod record;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
