@@ -11,6 +11,7 @@ mod both_ends;
 mod chance;
 mod circle;
 mod collect;
+mod coming_home;
 mod commitment;
 mod control;
 mod correction;

@@ -24,7 +24,7 @@ struct Pair {
 }
 
 /// A line that is found dead within seconds.
-fn impatient(plan: Plan) -> Plan {
+pub(crate) fn impatient(plan: Plan) -> Plan {
     plan.set("tunnel.limits", "idle = \"4s\"\nkeep_alive = \"1s\"")
 }
 
