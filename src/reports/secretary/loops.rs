@@ -35,6 +35,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 const ASKED: Duration = Duration::from_secs(3600);
 /// A loop that nobody has ended by then is not open any more.
 const OPEN_TIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How often it is asked again of what is new or overdue: orders may come, change or be cancelled
+/// after the images.
+const AGAIN: Duration = Duration::from_secs(300);
 /// Studies of which it is asked in one turn whether they are whole.
 const WHOLES_MAX: usize = 32;
 /// The steps whose times stand in the histograms.
@@ -242,7 +245,19 @@ impl Secretary {
         let Some(record) = self.loops.open.get(key) else { return };
         let end = record.moments.at(Moment::Sent).unwrap_or(now) + OPEN_TIME;
         let next = match record.is_known {
-            true => record.moments.next(&self.config.promises, now).map(|at| at.min(end)),
+            true => {
+                let promises = &self.config.promises;
+                let late = !record.moments.overdue(promises, now).is_empty();
+                let is_new = now < record.moments.at(Moment::Sent).unwrap_or(now) + ASKED;
+                let again = (late || is_new).then(|| now + AGAIN);
+                record
+                    .moments
+                    .next(promises, now)
+                    .into_iter()
+                    .chain(again)
+                    .min()
+                    .map(|at| at.min(end))
+            }
             false => Some(now + SETTLE),
         };
         let next = next.or(Some(end));
@@ -257,8 +272,9 @@ impl Secretary {
     ) -> Result<(), Stopped> {
         let Some(mut record) = self.loops.open.get(key).cloned() else { return Ok(()) };
         let sent = record.moments.at(Moment::Sent).unwrap_or(now);
-        let was_known = record.is_known;
-        if !was_known && !self.know(&mut record).await && now < sent + ASKED {
+        let (before, was_known) = (record.clone(), record.is_known);
+        let is_told = self.know(&mut record).await;
+        if !was_known && !is_told && now < sent + ASKED {
             self.timers.set(What::Loop(*key), Some(now + SETTLE));
             return Ok(());
         }
@@ -272,7 +288,7 @@ impl Secretary {
         let overdue = record.moments.overdue(&self.config.promises, now);
         let new: Vec<Owed> =
             overdue.iter().map(|(_, owed)| *owed).filter(|o| !record.told.contains(o)).collect();
-        if !new.is_empty() && self.is_ended(&record).await {
+        if !overdue.is_empty() && self.is_ended(&record).await {
             record.is_open = false;
         } else {
             for (due, owed) in overdue.iter().filter(|(_, owed)| new.contains(owed)) {
@@ -280,7 +296,9 @@ impl Secretary {
                 record.told.push(*owed);
             }
         }
-        self.keep_loop(record);
+        if record != before {
+            self.keep_loop(record);
+        }
         self.plan(key, now);
         Ok(())
     }
@@ -310,10 +328,8 @@ impl Secretary {
     }
 
     async fn is_ended(&self, record: &LoopRecord) -> bool {
-        {
-            let (origin, study) = (record.hospital.clone(), record.study.clone());
-            self.orders.is_wanted(StudyRef { origin, study }).await == Ok(false)
-        }
+        let (origin, study) = (record.hospital.clone(), record.study.clone());
+        self.orders.is_wanted(StudyRef { origin, study }).await == Ok(false)
     }
 
     /// A person says that nobody waits for a report any more.
