@@ -383,6 +383,10 @@ impl Study {
             Some(_) => ask(&self.target, Method::POST, "/case", Some(&filter))?,
             None => Vec::new(),
         };
+        let notes: Vec<Value> = match keeps.reports() {
+            true => super::reports::notes(&self.target, &self.study)?,
+            false => Vec::new(),
+        };
         let stories = reports.as_deref().unwrap_or_default();
         if cargo.is_empty() && cases.is_empty() && stories.is_empty() {
             return Err(Failure::Failed(format!("no study {} in custody", self.study)));
@@ -391,6 +395,7 @@ impl Study {
             let mut document = serde_json::json!({ "cases": cases, "cargo": cargo });
             if let Some(reports) = reports {
                 document["reports"] = reports.into();
+                document["notes"] = notes.into();
             }
             return print_json(&document);
         }
@@ -405,6 +410,9 @@ impl Study {
         };
         for story in stories.iter().filter(|story| !known(story)) {
             say(&format!("{}\n", super::reports::story_words(story)))?;
+        }
+        if !notes.is_empty() {
+            say(&format!("{}\n", super::reports::notes_words(&notes)))?;
         }
         match cargo.is_empty() {
             true => Ok(()),

@@ -121,12 +121,12 @@ impl List {
         let rows: Vec<Value> = ask(&self.target, Method::GET, &path, None)?;
         match (self.target.json, rows.is_empty()) {
             (true, _) => print_json(&rows)?,
-            (false, true) => return say("no critical result is open"),
+            (false, true) => return say("no critical result waits for a person"),
             (false, false) => say(&words(&rows, self.tongue.key()))?,
         }
-        match rows.iter().filter(|r| r["state"] != "closed").count() {
+        match rows.iter().filter(|r| r["state"] == "open").count() {
             0 => Ok(()),
-            n => Err(Failure::Found(format!("{n} critical results wait for a person"))),
+            n => Err(Failure::Found(format!("{n} critical results are open"))),
         }
     }
 }

@@ -450,9 +450,18 @@ impl Notes {
         match rows.is_empty() {
             true if self.study.is_empty() => say("no question is open"),
             true => say("nothing was asked about this study"),
-            false => say(&rows.iter().map(note_words).collect::<Vec<_>>().join("\n")),
+            false => say(&notes_words(&rows)),
         }
     }
+}
+
+/// What was asked and answered about a study.
+pub(super) fn notes(target: &Target, study: &str) -> Result<Vec<Value>, Failure> {
+    ask(target, Method::GET, &format!("/notes?study={}", escaped(study)), None)
+}
+
+pub(super) fn notes_words(rows: &[Value]) -> String {
+    rows.iter().map(note_words).collect::<Vec<_>>().join("\n")
 }
 
 fn note_words(row: &Value) -> String {

@@ -489,10 +489,15 @@ fn a_certificate_names_its_client_a_foreign_one_none_and_a_revoked_one_ends_its_
 #[test]
 fn the_description_is_true_by_what_another_program_makes_of_it() {
     let site = Site::new();
-    let (node, caller) = start(&site);
+    let (plan, caller) = Caller::at(lone(&site).set("reports", ""), &site, "lone");
+    let node = plan.start();
     let study = new_study();
     send_study(&node, &study, 1..2);
     assert_eq!(caller.post("/orders", &json!({ "number": "P1", "study": study })).code, 201);
+    // A report that waits for a person, and one that is answered for nothing.
+    let report = json!({ "study": study, "text": "a", "pdf": "JVBERi0xLjQKJSVFT0YK" });
+    assert_eq!(caller.post("/reports", &report).code, 201);
+    until("it is held", || caller.get("/held").body[0]["document"].is_string());
     // Over plain HTTP on loopback: what is tried is the calls, not TLS.
     let plain = ports::free();
     assert!(node.stop().success());

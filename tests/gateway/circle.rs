@@ -139,8 +139,10 @@ pub(crate) fn files(plan: Plan) -> Plan {
 }
 
 /// The moments of a study's loop, in their order; empty where there is none.
-fn moments(node: &Node, study: &str) -> Vec<String> {
-    let told = node.ask(&["overdue", "--all"]);
+pub(crate) fn moments(node: &Node, study: &str) -> Vec<String> {
+    // Whether something is overdue makes another exit code.
+    let output = node.cli(&["overdue", "--all", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let rows = told.as_array().cloned().unwrap_or_default();
     let row = rows.into_iter().find(|row| row["study"] == study).unwrap_or_default();
     let moments = row["moments"].as_array().cloned().unwrap_or_default();

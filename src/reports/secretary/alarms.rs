@@ -6,12 +6,13 @@
 use super::loops::about;
 use super::record::{ALARMING, CRITICAL, LoopRecord, ReportRecord};
 use super::{CriticalRow, DeskError, OPEN_MAX, Secretary};
-use crate::cargo::Urgency;
+use crate::cargo::{NodeName, Urgency};
 use crate::clock::Timestamp;
 use crate::custody::overlay::Stopped;
 use crate::orders::verdict::What as Told;
 use crate::orders::words::{Sentence, Word};
 use crate::reports::critical::{Alarm, Event, Reason, State, Step};
+use crate::reports::matching::{By, Target};
 use crate::reports::note::{Note, Says};
 use crate::reports::turnaround::Owed;
 
@@ -53,7 +54,8 @@ impl Secretary {
         alarm.rewind(now);
         let mut step = alarm.step(&self.config.ladder, now);
         while let Step::Tell { rung, to } = step {
-            let seed = format!("{} {} {}", record.id, alarm.since().0, alarm.notices());
+            // Without a time: what is told again after a crash has the same id.
+            let seed = format!("{} {}", record.id, alarm.notices());
             let detail = match rung {
                 0 => Sentence::new(Word::CriticalSince, &[&alarm.since()]),
                 _ => Sentence::new(Word::CriticalStep, &[&alarm.since(), &(rung + 1)]),
@@ -147,13 +149,41 @@ impl Secretary {
         let note = Note { hospital: record.hospital.clone(), study, at: now, says };
         self.tell(note, record.from.clone(), Urgency::Urgent);
         if done.is_empty() {
-            let seed = format!("known {} {}", record.id, now.0);
-            let told = (Told::CriticalKnown, Sentence::new(Word::CriticalKnownAt, &[&now]));
-            self.tell_rules(told, &record, seed.as_bytes(), now);
+            self.tell_known(&record, now, now);
         }
         record.is_open = true;
         self.timers.report_now(&record.id, now);
         self.store.put(record.entry());
+    }
+
+    /// Tells who wants to hear it that a person knows.
+    fn tell_known(&mut self, record: &ReportRecord, at: Timestamp, now: Timestamp) {
+        let events = record.alarm.as_ref().map(Alarm::record).unwrap_or_default();
+        let how_often = events.iter().filter(|(_, e)| matches!(e, Event::Acknowledged(_))).count();
+        let seed = format!("known {} {how_often}", record.id);
+        let told = (Told::CriticalKnown, Sentence::new(Word::CriticalKnownAt, &[&at]));
+        self.tell_rules(told, record, seed.as_bytes(), now);
+    }
+
+    /// The reading node calls a report critical, perhaps before it has come: its words overtake it.
+    pub(super) async fn flagged_there(
+        &mut self,
+        (id, study, from): (&str, String, &NodeName),
+        reasons: Vec<Reason>,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let mut record = match self.report(id).await? {
+            Some(record) if record.from != *from => return Ok(()),
+            Some(record) => record,
+            None => {
+                let target = Target { origin: self.config.node.clone(), study, order: None };
+                ReportRecord::new(id.to_owned(), from.clone(), vec![target], By::Study)
+            }
+        };
+        self.flag(&mut record, "", reasons, now);
+        self.timers.report_now(id, now);
+        self.store.put(record.entry());
+        Ok(())
     }
 
     /// At the reading node: the hospital says that a person knows, or has closed it.
@@ -181,6 +211,9 @@ impl Secretary {
                 false => "has closed the critical result",
             };
             record.happened(at, "person", what.to_owned(), by);
+            if done.is_empty() {
+                self.tell_known(&record, at, now);
+            }
         }
         self.store.put(record.entry());
         Ok(())

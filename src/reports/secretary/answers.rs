@@ -7,7 +7,7 @@ use super::record::{
     study_term,
 };
 use super::{DeskError, Event, HeldRow, OPEN_MAX, Page, Row, Secretary, Story, VersionStory};
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
 use crate::custody::overlay::Stopped;
 use crate::custody::register::Book;
 use crate::reports::critical::State;
@@ -112,7 +112,29 @@ impl Secretary {
         if records.is_empty() {
             return Ok(Err(DeskError::Unknown(format!("there is no report of {of}"))));
         }
-        Ok(Ok(records.iter().map(story).collect()))
+        let mut stories = Vec::new();
+        for record in &records {
+            let mut story = story(record);
+            story.events.extend(self.waits(record).await?);
+            stories.push(story);
+        }
+        Ok(Ok(stories))
+    }
+
+    /// Why systems have not taken what was handed to them, as custody knows it now.
+    async fn waits(&self, record: &ReportRecord) -> Result<Vec<Event>, Stopped> {
+        let mut waits = Vec::new();
+        for sending in record.sendings.iter().filter(|s| s.fate == Fate::Open) {
+            let (own, to) = (self.config.node.clone(), sending.destination.clone());
+            let duty = self.custody.duty(own, sending.key.clone(), to.clone()).await;
+            let Some((_, duty)) = duty.ok_or(Stopped)? else { continue };
+            if let Some(why) = duty.reason.filter(|_| duty.attempt > 0) {
+                let what =
+                    format!("{to} has not taken it yet, tried {} times: {why}", duty.attempt);
+                waits.push(Event { at: clock::wall(), kind: "handed", what, by: String::new() });
+            }
+        }
+        Ok(waits)
     }
 
     /// The bytes of a document in one form.

@@ -313,7 +313,7 @@ impl Desk {
         self.ask(|reply| Call::Dismiss { study, by, reply }).await
     }
 
-    /// Critical results that are open, or all, the oldest first.
+    /// Critical results that are not closed, or all, the oldest first.
     pub async fn criticals(&self, all: bool, limit: usize) -> Result<Vec<CriticalRow>, DeskError> {
         self.ask(|reply| Call::Criticals { all, limit, reply }).await
     }

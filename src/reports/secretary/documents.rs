@@ -176,7 +176,8 @@ impl Secretary {
             arrived_at: doc.arrived_at,
         };
         doc.slip = Some(slip.clone());
-        let is_critical = !said.critical.is_empty();
+        // So is what corrects a critical result.
+        let is_critical = !said.critical.is_empty() || record.alarm.is_some();
         let urgency = if is_critical { Urgency::Stat } else { urgency.min(Urgency::Routine) };
         let filed = self.file(&mut doc, &said, record, now).await?;
         if !filed {
@@ -277,23 +278,15 @@ impl Secretary {
             self.hold(doc, Why::Unknown(slip.targets), now);
             return Ok(());
         }
-        let record = known.unwrap_or_else(|| ReportRecord {
-            id: slip.report.clone(),
-            hospital: own,
-            from: doc.from.clone(),
-            targets: targets.clone(),
-            by: slip.by,
-            line: String::new(),
-            chain: Default::default(),
-            alarm: None,
-            sendings: Vec::new(),
-            events: Vec::new(),
-            is_open: false,
-            handed: Vec::new(),
-            is_acknowledged: false,
+        let mut record = known.unwrap_or_else(|| {
+            let id = slip.report.clone();
+            ReportRecord::new(id, doc.from.clone(), targets.clone(), slip.by)
         });
         doc.arrived_at = slip.arrived_at;
-        let mut record = record;
+        if record.chain.latest().is_none() {
+            // It was called critical before it came: the slip knows better what it is about.
+            (record.targets, record.by) = (Vec::new(), slip.by);
+        }
         record.is_about(&targets);
         if !self.file(&mut doc, said, record, now).await? {
             self.hold(doc, Why::Full, now);

@@ -38,6 +38,9 @@ const OPEN_TIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Images that came this long before the book of reports was begun begin no loop: a node that is
 /// given reports later does not ask for those of all studies that it ever had.
 const BEFORE: Duration = Duration::from_secs(3600);
+/// How often it is asked again of what is new or overdue: orders may come, change or be cancelled
+/// after the images.
+const AGAIN: Duration = Duration::from_secs(300);
 /// Studies of which it is asked in one turn whether they are whole.
 const WHOLES_MAX: usize = 32;
 /// The steps whose times stand in the histograms.
@@ -259,7 +262,19 @@ impl Secretary {
         let Some(record) = self.loops.open.get(key) else { return };
         let end = record.moments.at(Moment::Sent).unwrap_or(now) + OPEN_TIME;
         let next = match record.is_known {
-            true => record.moments.next(&self.config.promises, now).map(|at| at.min(end)),
+            true => {
+                let promises = &self.config.promises;
+                let late = !record.moments.overdue(promises, now).is_empty();
+                let is_new = now < record.moments.at(Moment::Sent).unwrap_or(now) + ASKED;
+                let again = (late || is_new).then(|| now + AGAIN);
+                record
+                    .moments
+                    .next(promises, now)
+                    .into_iter()
+                    .chain(again)
+                    .min()
+                    .map(|at| at.min(end))
+            }
             false => Some(now + SETTLE),
         };
         let next = next.or(Some(end));
@@ -274,9 +289,9 @@ impl Secretary {
     ) -> Result<(), Stopped> {
         let Some(mut record) = self.loops.open.get(key).cloned() else { return Ok(()) };
         let sent = record.moments.at(Moment::Sent).unwrap_or(now);
-        let before = record.clone();
-        let was_known = record.is_known;
-        if !was_known && !self.know(&mut record).await && now < sent + ASKED {
+        let (before, was_known) = (record.clone(), record.is_known);
+        let is_told = self.know(&mut record).await;
+        if !was_known && !is_told && now < sent + ASKED {
             // Less and less often.
             let waited = Duration::from_secs(now.seconds_since(sent));
             self.timers.set(What::Loop(*key), Some(now + SETTLE.max(waited / 2)));
@@ -292,7 +307,7 @@ impl Secretary {
         let overdue = record.moments.overdue(&self.config.promises, now);
         let new: Vec<Owed> =
             overdue.iter().map(|(_, owed)| *owed).filter(|o| !record.told.contains(o)).collect();
-        if !new.is_empty() && self.is_ended(&record).await {
+        if !overdue.is_empty() && self.is_ended(&record).await {
             record.is_open = false;
         } else {
             for (due, owed) in overdue.iter().filter(|(_, owed)| new.contains(owed)) {

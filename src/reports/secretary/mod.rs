@@ -372,6 +372,8 @@ impl Secretary {
             Call::Rules { config, reply } => {
                 self.config = *config;
                 self.timers.all_now(now);
+                // A result for which there was no rung waits for no time.
+                self.load_reports().await?;
                 at_once(reply, Ok(()))
             }
         })

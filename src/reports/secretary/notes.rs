@@ -120,12 +120,9 @@ impl Secretary {
                 }
             }
             Says::Critical { report, reasons } => {
-                if let Some(mut record) = self.report(&report).await?
-                    && record.from == writer
-                {
-                    self.flag(&mut record, "", reasons, now);
-                    self.store.put(record.entry());
-                    self.timers.report_now(&report, now);
+                if is_report_id(&report) {
+                    let about = (report.as_str(), note.study, &writer);
+                    self.flagged_there(about, reasons, now).await?;
                 }
             }
         }

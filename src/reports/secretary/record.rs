@@ -35,7 +35,7 @@ pub(super) const OPEN: &[u8] = b"open";
 /// Reports that are or were critical.
 pub(super) const CRITICAL: &[u8] = b"critical";
 
-/// Reports of whose critical result nobody has said that he or she knows.
+/// Reports of whose critical result nobody has said what was done.
 pub(super) const ALARMING: &[u8] = b"alarming";
 
 /// Reports of which a system has not said yes in time, or has said no.
@@ -292,6 +292,25 @@ pub(super) struct ReportRecord {
 }
 
 impl ReportRecord {
+    /// One of which nothing has come yet, of the hospital of its first target.
+    pub(super) fn new(id: String, from: NodeName, targets: Vec<Target>, by: By) -> Self {
+        Self {
+            id,
+            hospital: targets[0].origin.clone(),
+            from,
+            targets,
+            by,
+            line: String::new(),
+            chain: Chain::default(),
+            alarm: None,
+            sendings: Vec::new(),
+            events: Vec::new(),
+            is_open: false,
+            handed: Vec::new(),
+            is_acknowledged: false,
+        }
+    }
+
     pub(super) fn entry(&self) -> Entry {
         let mut terms = Vec::new();
         for target in &self.targets {
@@ -314,7 +333,7 @@ impl ReportRecord {
         }
         if let Some(alarm) = &self.alarm {
             terms.push(CRITICAL.to_vec());
-            if alarm.state() == crate::reports::critical::State::Open {
+            if alarm.state() != crate::reports::critical::State::Closed {
                 terms.push(ALARMING.to_vec());
             }
         }

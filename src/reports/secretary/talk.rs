@@ -38,7 +38,13 @@ impl Secretary {
                 asked
             }
         };
-        let Some((hospital, others)) = self.sides(study).await? else {
+        // Whoever has asked is answered, though the images may be gone from here by now.
+        let asker = asked.as_ref().filter(|asked| asked.from != self.config.node);
+        let sides = match asker {
+            Some(asked) => Some((asked.hospital.clone(), vec![asked.from.clone()])),
+            None => self.sides(study).await?,
+        };
+        let Some((hospital, others)) = sides else {
             let what = format!("study {study} was neither sent from here nor received here");
             return Ok(Err(DeskError::Unknown(what)));
         };
