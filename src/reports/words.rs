@@ -73,6 +73,9 @@ words! {
     TooManyVersions "too-many-versions"
         "There are more versions of this report than are kept."
         "このレポートの版の数が上限を超えました。"
+    Garbled "garbled"
+        "Characters of its text could not be read: its message names another character set than it is in (MSH-18)."
+        "本文に読み取れない文字があります。メッセージの文字集合の指定（MSH-18）が実際と異なります。"
     Unreadable "unreadable"
         "Its bytes cannot be read any more."
         "データを読み取れなくなりました。"
@@ -226,6 +229,7 @@ fn of_why(why: &Why) -> (Sentence, Word) {
         Why::Signer(Doubt::Unsigned) => (Word::Unsigned, Word::ReleaseIt),
         Why::Signer(Doubt::Unknown) => (Word::SignerUnknown, Word::ReleaseIt),
         Why::Full => (Word::TooManyVersions, Word::AskSender),
+        Why::Garbled => (Word::Garbled, Word::ReleaseIt),
         Why::Unreadable => (Word::Unreadable, Word::AskSender),
         Why::Unknown(_) => (Word::StudyUnknown, Word::FindStudy),
     };

@@ -106,6 +106,10 @@ pub enum Why {
     /// The reading node says where it belongs, and nothing of that is known here.
     #[n(4)]
     Unknown(#[n(0)] Vec<Target>),
+    /// Some of its characters could not be read: its message names another character set than it
+    /// is in.
+    #[n(5)]
+    Garbled,
 }
 
 /// All that is known of a report.

@@ -114,6 +114,7 @@ impl Secretary {
             matched: None,
             tries: 0,
             carry: None,
+            is_garbled: false,
         });
         doc.cargo = Some(come.cargo.0);
         let report = read(&come.body).await;
@@ -127,6 +128,7 @@ impl Secretary {
         tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
         self.metrics.reports.taken.with_label_values(&[status.as_str()]).inc();
         doc.digest = report.digest();
+        doc.is_garbled = report.text().is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER));
         doc.said = Some(Box::new(said));
         self.place(doc, now).await
     }
@@ -161,6 +163,10 @@ impl Secretary {
         let hospital = targets[0].origin.clone();
         if !self.config.peers.contains(&hospital) || hospital == self.config.node {
             self.hold(doc, Why::Unknown(targets), now);
+            return Ok(());
+        }
+        if doc.is_garbled && doc.released_by.is_none() {
+            self.hold(doc, Why::Garbled, now);
             return Ok(());
         }
         if let Some(doubt) = self.doubt(&doc, &said, &hospital) {
@@ -395,6 +401,7 @@ impl Secretary {
             matched: None,
             tries: 0,
             carry: None,
+            is_garbled: false,
         });
         if doc.from != *from || matches!(doc.place, Place::Filed(_) | Place::Discarded(..)) {
             return Ok(());
@@ -471,7 +478,7 @@ impl Secretary {
 const fn by_itself(why: &Why) -> bool {
     match why {
         Why::Match(_) | Why::Unknown(_) => true,
-        Why::Signer(_) | Why::Full | Why::Unreadable => false,
+        Why::Signer(_) | Why::Garbled | Why::Full | Why::Unreadable => false,
     }
 }
 

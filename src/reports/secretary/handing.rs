@@ -153,6 +153,7 @@ mod tests {
                 matched: None,
                 tries: 0,
                 carry: None,
+                is_garbled: false,
             }
         };
         let digest = |id: &str, text: &str| {

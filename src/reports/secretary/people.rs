@@ -152,8 +152,8 @@ impl Secretary {
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
         };
-        if !matches!(why, Why::Signer(_)) {
-            let what = format!("nobody doubts who has signed it: {}", words(&why));
+        if !matches!(why, Why::Signer(_) | Why::Garbled) {
+            let what = format!("it does not wait for that: {}", words(&why));
             return Ok(Err(DeskError::Refused(what)));
         }
         tracing::info!(document = id, by, "a person answers for a report's signature");
@@ -227,6 +227,9 @@ pub(super) fn words(why: &Why) -> String {
             "who has signed it is not on the list; complete the list, or let it go with `hikyaku report release`".into()
         }
         Why::Full => "its report has more versions than are kept; ask its sender".into(),
+        Why::Garbled => {
+            "characters of its text could not be read: see to the character set that its message names (MSH-18) and have it sent again, or let it go with `hikyaku report release`".into()
+        }
         Why::Unreadable => "its bytes cannot be read; have it sent again".into(),
         Why::Unknown(targets) if targets.is_empty() => {
             "the node that sent it has not said where it belongs; ask there".into()

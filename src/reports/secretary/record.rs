@@ -128,6 +128,9 @@ pub(super) struct DocumentRecord {
     /// It is to be sent to its hospital, as urgently as this.
     #[n(11)]
     pub(super) carry: Option<Urgency>,
+    /// Its text has characters that could not be read.
+    #[cbor(n(12), default)]
+    pub(super) is_garbled: bool,
 }
 
 /// A document's id, for people: 32 hexadecimal digits.
