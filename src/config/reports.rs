@@ -251,7 +251,7 @@ mod tests {
         assert!(rung(second).contains("not later"));
         let first = "to = 'duty'\n[[reports.critical.rung]]\nafter = '10m'\nto = 'duty'";
         assert_eq!(rung(first), "");
-        assert!(said("[reports]").contains("without orders"));
+        assert!(said("[reports]").contains("this node keeps none"));
         assert!(said("[orders]\n[reports]").contains("nobody is told"));
         assert_eq!(said("[orders]\nexpected = false\n[reports]"), "", "a reading centre");
     }
