@@ -171,7 +171,7 @@ impl Both {
             assert_eq!(one.names, NAMES, "{way}: {one:?}");
             run_ok(Command::new("dcmftest").arg(&one.file));
             if one.class.contains(".88.") {
-                assert_eq!(one.texts, [joined.clone()], "{way}: {one:?}");
+                assert_eq!(one.texts, std::slice::from_ref(&joined), "{way}: {one:?}");
             } else {
                 self.check_pages(one, &joined, way);
             }
@@ -217,12 +217,15 @@ fn walk(folder: &std::path::Path) -> Vec<Vec<u8>> {
     found
 }
 
+/// A way, its lines, MSH-18, and how its text is written.
+type Case<'a> = (&'a str, &'a [&'a str], &'a str, &'a dyn Fn(&str) -> Vec<u8>);
+
 #[test]
 fn japanese_by_hl7_in_three_sets_comes_home_exactly_in_every_set() {
     let both = Both::start();
     let utf8 = |text: &str| text.as_bytes().to_vec();
     let sjis = |text: &str| SHIFT_JIS.encode(text).0.into_owned();
-    let cases: [(&str, &[&str], &str, &dyn Fn(&str) -> Vec<u8>); 6] = [
+    let cases: [Case<'_>; 6] = [
         ("ISO-2022-JP", &[COMMON, "二行目"], "~ISO IR87", &iso_2022_jp),
         ("ISO-2022-JP with kana", &[COMMON, KANA], "~ISO IR13~ISO IR87", &iso_2022_jp),
         ("Shift_JIS as configured", &[COMMON, KANA], "", &sjis),

@@ -189,7 +189,7 @@ fn row(record: &ReportRecord) -> Row {
     let latest = versions.last();
     let mut destinations: Vec<(crate::cargo::DestinationName, String)> = Vec::new();
     let documents = latest.map(documents_of).unwrap_or_default();
-    for sending in record.sendings.iter().filter(|s| s.documents == documents) {
+    for sending in record.sendings.iter().filter(|s| s.is_of(&documents)) {
         let state = match &sending.fate {
             Fate::Open => "sent",
             Fate::Yes(..) => "accepted",

@@ -128,7 +128,8 @@ impl Secretary {
         tracing::info!(document = doc.id(), from = %doc.from, ?status, "a report has come");
         self.metrics.reports.taken.with_label_values(&[status.as_str()]).inc();
         doc.digest = report.digest();
-        doc.is_garbled = report.text().is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER));
+        doc.is_garbled =
+            report.text().is_some_and(|text| text.contains(char::REPLACEMENT_CHARACTER));
         doc.said = Some(Box::new(said));
         self.place(doc, now).await
     }

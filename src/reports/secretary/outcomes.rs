@@ -78,7 +78,7 @@ impl Secretary {
         let mut again = 0;
         for at in 0..record.sendings.len() {
             let sending = &record.sendings[at];
-            let (Some(cargo), true) = (sending.cargo, sending.documents == documents) else {
+            let (Some(cargo), true) = (sending.cargo, sending.is_of(&documents)) else {
                 continue;
             };
             let filter = Filter {

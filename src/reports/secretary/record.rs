@@ -241,6 +241,15 @@ pub(super) struct Sending {
     pub(super) number: u32,
 }
 
+impl Sending {
+    /// Whether it is a part of a version with these documents: it may have been made when not all
+    /// of them were there.
+    pub(super) fn is_of(&self, documents: &[Sha256]) -> bool {
+        let is_current = self.fate != Fate::Replaced;
+        is_current && self.documents.iter().all(|document| documents.contains(document))
+    }
+}
+
 /// Something that happened to a report.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
