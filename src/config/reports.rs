@@ -18,6 +18,8 @@ use crate::reports::secretary::{self, Signing};
 use crate::reports::signers::{SIGNERS_MAX, Signer, SignerRules};
 use crate::reports::turnaround::Promises;
 
+/// Longest time after which it is asked what became of a patient.
+const FOLLOW_UP_LONGEST: Duration = Duration::from_secs(2 * 366 * 24 * 3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Longest of all times but `keep`.
@@ -72,6 +74,7 @@ fn critical(s: &mut Section<'_, '_>) -> (Flagging, Ladder) {
 fn promises(s: &mut Section<'_, '_>) -> Promises {
     let receipt = s.or("receipt", "\"48h\"", duration_from(MINUTE));
     let acknowledgement = s.or("acknowledgement", "\"4h\"", promise);
+    let follow_up = s.or("follow_up", "\"none\"", promise);
     let of = [
         (Urgency::Stat, s.or("stat", "\"1h\"", promise)),
         (Urgency::Urgent, s.or("urgent", "\"4h\"", promise)),
@@ -79,7 +82,7 @@ fn promises(s: &mut Section<'_, '_>) -> Promises {
         (Urgency::Bulk, s.or("bulk", "\"none\"", promise)),
     ];
     let report = of.into_iter().filter_map(|(urgency, by)| Some((urgency, by?))).collect();
-    Promises { receipt: Some(receipt), report, acknowledgement }
+    Promises { receipt: Some(receipt), report, acknowledgement, follow_up }
 }
 
 fn signing(s: &mut Section<'_, '_>) -> Option<Signing> {
@@ -177,6 +180,10 @@ pub(super) fn check(source: &mut Source<'_>, document: &Document) {
     if times.chain(rungs.iter().map(|rung| &rung.after)).any(|time| *time > LONGEST) {
         let what = "has a time of more than 90 days, which nobody waits for";
         source.problem("reports", what, "write a shorter one, or \"none\" where it is a promise");
+    }
+    if promises.follow_up.is_some_and(|time| time > FOLLOW_UP_LONGEST) {
+        let what = "is more than two years";
+        source.problem("reports.promises.follow_up", what, "write a shorter time, or \"none\"");
     }
     check_signing(reports, source);
 }

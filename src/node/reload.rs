@@ -79,10 +79,12 @@ impl Node {
                 Err(_) => said.push("orders: the times count once the ledger is ready".into()),
             }
         }
-        if let (Some(desk), Some(rules)) = (&self.view.reports, new.secretary())
-            && let Err(e) = desk.rules(rules).await
-        {
-            said.push(format!("reports: the rules stay as they were: {e}"));
+        if let (Some(desk), Some(rules)) = (&self.view.reports, new.secretary()) {
+            match tokio::time::timeout(RULES_TIME, desk.rules(rules)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => said.push(format!("reports: the rules stay as they were: {e}")),
+                Err(_) => said.push("reports: the rules count once the ledger is ready".into()),
+            }
         }
         let of_destination = |change: &Change| match change {
             Change::Applied { key } => key.starts_with("destination"),

@@ -336,6 +336,7 @@ impl Notice {
             What::ReportUnacknowledged => {
                 (News::Opened, Word::TellReportUnacknowledged, Word::SeeSystem)
             }
+            What::FollowUpDue => (News::Opened, Word::TellFollowUpDue, Word::FollowUp),
             What::QuestionAsked => (News::Opened, Word::TellQuestionAsked, Word::AnswerQuestion),
             What::StudyReceived => (News::Told, Word::TellStudyReceived, Word::Wait),
             _ => (News::Opened, Word::TellReportHeld, Word::SeeHeld),

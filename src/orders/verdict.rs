@@ -93,6 +93,9 @@ pub enum What {
     /// A system has not said for too long that it has a report.
     #[n(21)]
     ReportUnacknowledged,
+    /// It is time to ask what became of a patient.
+    #[n(25)]
+    FollowUpDue,
     /// A person knows of a critical result.
     #[n(19)]
     CriticalKnown,
@@ -103,12 +106,13 @@ pub enum What {
 
 impl What {
     /// What is told of reports, gravest first. No verdict finds it.
-    pub const OF_REPORTS: [Self; 7] = [
+    pub const OF_REPORTS: [Self; 8] = [
         Self::CriticalResult,
         Self::QuestionAsked,
         Self::ReportHeld,
         Self::ReportOverdue,
         Self::ReportUnacknowledged,
+        Self::FollowUpDue,
         Self::CriticalKnown,
         Self::StudyReceived,
     ];

@@ -312,6 +312,9 @@ words! {
     106 TellQuestionAsked "tell-question-asked"
         "The other side asks about a study"
         "相手側から検査についての問い合わせがあります"
+    107 TellFollowUpDue "tell-follow-up-due"
+        "It is time to ask what became of a patient"
+        "経過の確認時期になりました"
     // Notices of reports: why.
     110 CriticalSince "critical-since"
         "The report of this study is critical since {0}, and nobody has said yet that he or she knows."
@@ -349,6 +352,9 @@ words! {
     121 AskedBy "asked-by"
         "{0} has asked at {1}; the question itself is not told here."
         "{1} に {0} から問い合わせがありました（内容はここに記載されません）。"
+    122 FollowUpSince "follow-up-since"
+        "The final report of this study is old enough for a follow-up since {0}."
+        "この検査の確定報告は {0} に経過確認の時期を迎えました。"
     // Notices of reports: what to do.
     130 AcknowledgeCritical "acknowledge-critical"
         "Read the report, tell the physician in charge, then say that you know: hikyaku critical ack ID."
@@ -365,6 +371,9 @@ words! {
     134 AnswerQuestion "answer-question"
         "Read it with hikyaku notes, and answer with hikyaku note."
         "hikyaku notes で内容を確認し、hikyaku note で回答してください。"
+    135 FollowUp "follow-up"
+        "Ask the other side with hikyaku note STUDY TEXT; then hikyaku report dismiss STUDY."
+        "hikyaku note STUDY TEXT で相手側に確認し、済んだら hikyaku report dismiss STUDY を実行してください。"
 }
 
 impl<C> Encode<C> for Word {

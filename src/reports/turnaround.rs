@@ -74,6 +74,8 @@ pub struct Promises {
     pub report: BTreeMap<Urgency, Duration>,
     /// From the final report to its acknowledgement.
     pub acknowledgement: Option<Duration>,
+    /// From the final report to the question what became of the patient; none: it is not asked.
+    pub follow_up: Option<Duration>,
 }
 
 /// Longest time until a receipt notice where nothing else is configured.
@@ -93,6 +95,9 @@ pub enum Owed {
     /// That the hospital's systems say that they have it.
     #[n(2)]
     Acknowledgement,
+    /// That somebody asks what became of it, long after the final report.
+    #[n(3)]
+    FollowUp,
 }
 
 impl Owed {
@@ -102,6 +107,7 @@ impl Owed {
             Self::Receipt => "receipt",
             Self::Report => "report",
             Self::Acknowledgement => "acknowledgement",
+            Self::FollowUp => "follow-up",
         }
     }
 }
@@ -187,6 +193,8 @@ impl Loop {
             let due = after(Moment::Final, promises.acknowledgement);
             owed.extend(due.map(|due| (due, Owed::Acknowledgement)));
         }
+        let due = after(Moment::Final, promises.follow_up);
+        owed.extend(due.map(|due| (due, Owed::FollowUp)));
         owed.sort_unstable();
         owed
     }
@@ -218,7 +226,34 @@ mod tests {
             receipt: None,
             report: [(Urgency::Stat, hour), (Urgency::Routine, hour * 72)].into(),
             acknowledgement: Some(hour),
+            follow_up: None,
         }
+    }
+
+    #[test]
+    fn a_follow_up_is_due_half_a_year_after_the_final_report_until_a_person_ends_it() {
+        let days = |n: i64| Timestamp(n * 24 * HOUR);
+        let half_a_year = Some(Duration::from_secs(182 * 24 * 3600));
+        let promises = Promises { follow_up: half_a_year, ..promises() };
+        let mut l = Loop::new(Urgency::Routine);
+        for (moment, day) in [
+            (Moment::Sent, 0),
+            (Moment::Received, 0),
+            (Moment::Final, 1),
+            (Moment::Acknowledged, 1),
+        ] {
+            l.see(moment, days(day));
+        }
+        assert_eq!(l.owed(&promises), [(days(183), Owed::FollowUp)]);
+        assert_eq!(l.next(&promises, days(2)), Some(days(183)));
+        assert_eq!(l.overdue(&promises, days(182)), []);
+        assert_eq!(l.overdue(&promises, days(183)), [(days(183), Owed::FollowUp)]);
+        // A correction changes nothing, and who has no such rule owes nothing.
+        l.see(Moment::Final, days(100));
+        assert_eq!(l.owed(&promises), [(days(183), Owed::FollowUp)]);
+        assert_eq!(l.owed(&self::promises()), []);
+        l.end();
+        assert_eq!(l.owed(&promises), []);
     }
 
     #[test]

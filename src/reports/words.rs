@@ -104,6 +104,12 @@ words! {
     AcknowledgementOverdue "acknowledgement-overdue"
         "The hospital's systems should have said by {0} that they have the report, and have not."
         "病院側システムからの受領確認が、期限 {0} を過ぎても届いていません。"
+    FollowUpDue "follow-up-due"
+        "It is to be asked from {0} on what became of the patient."
+        "経過の確認は {0} からです。"
+    FollowUpOverdue "follow-up-overdue"
+        "It is time since {0} to ask what became of the patient."
+        "{0} に経過の確認時期を迎えました。"
     NothingOwed "nothing-owed"
         "Nothing is promised and not kept."
         "期限のある未完了の項目はありません。"
@@ -145,6 +151,9 @@ words! {
     AskReader "ask-reader"
         "Ask the reading centre: hikyaku note STUDY TEXT; when nobody waits any more: hikyaku report dismiss STUDY."
         "hikyaku note STUDY TEXT で読影側に問い合わせてください。不要になった場合は hikyaku report dismiss STUDY を実行してください。"
+    AskFollowUp "ask-follow-up"
+        "Ask the other side: hikyaku note STUDY TEXT; then hikyaku report dismiss STUDY."
+        "hikyaku note STUDY TEXT で相手側に確認し、済んだら hikyaku report dismiss STUDY を実行してください。"
     SeeSystems "see-systems"
         "See which system has not said yes: hikyaku report show STUDY, hikyaku status."
         "受領確認のないシステムを調べてください：hikyaku report show STUDY、hikyaku status。"
@@ -242,6 +251,8 @@ impl From<LoopRow> for Told<LoopRow> {
             (Owed::Receipt, false) => (Word::ReceiptDue, Word::Nothing),
             (Owed::Report, false) => (Word::ReportDue, Word::Nothing),
             (Owed::Acknowledgement, false) => (Word::AcknowledgementDue, Word::Nothing),
+            (Owed::FollowUp, false) => (Word::FollowUpDue, Word::Nothing),
+            (Owed::FollowUp, true) => (Word::FollowUpOverdue, Word::AskFollowUp),
             (Owed::Receipt, true) => (Word::ReceiptOverdue, Word::SeeTunnel),
             (Owed::Report, true) => (Word::ReportOverdue, Word::AskReader),
             (Owed::Acknowledgement, true) => (Word::AcknowledgementOverdue, Word::SeeSystems),

@@ -243,3 +243,35 @@ fn what_a_his_cannot_take_now_is_tried_again_with_its_reason_and_what_it_refuses
     assert!(!shown().contains("SECRETWORD"));
     until("none is counted", || hospital.metric("hikyaku_reports_unacknowledged", &[]) == 0.0);
 }
+
+#[test]
+fn after_its_time_somebody_is_to_ask_what_became_of_a_patient_and_it_is_told_by_number_only() {
+    let site = Site::new();
+    let (office, receiver) = (Receiver::start(&site, "web", &[]), His::down());
+    let circle = Circle::start_with(
+        &site,
+        |plan| {
+            let plan = plan.set("reports.promises", "follow_up = \"1m\"");
+            posts(plan, "office", &office, &["follow-up-due"])
+        },
+        |plan| his(plan, receiver.port(), ""),
+    );
+    receiver.up(&[]);
+    let study = new_study();
+    circle.study(&Order { study: &study, ..Order::default() }, 1);
+    assert_eq!(circle.report(&[&Said { text: "a", ..Said::of(&study) }.write()]), ["AA"]);
+    let reading = &circle.reading;
+    until("all is acknowledged", || {
+        moments(&circle.hospital, &study).is_empty()
+            && moments(reading, &study).last().is_some_and(|m| m == "acknowledged")
+    });
+    reading.kill();
+    reading.start();
+    until("it is time", || overdue(reading, &study) == ["follow-up"]);
+    until("it is told", || abouts(&office, &study) == ["follow-up-due"]);
+    let told = office.got()[0]["body"].to_string();
+    assert!(!told.contains("ORACLE") && !told.contains("DOKUEI"), "{told}");
+    assert!(reading.cli(&["report", "dismiss", &study]).status.success());
+    assert!(moments(reading, &study).is_empty());
+    assert_eq!(reading.cli(&["overdue"]).status.code(), Some(0));
+}

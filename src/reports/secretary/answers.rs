@@ -12,6 +12,7 @@ use crate::custody::overlay::Stopped;
 use crate::custody::register::Book;
 use crate::reports::critical::State;
 use crate::reports::matching::Wanted;
+use crate::reports::note::Handed;
 use crate::reports::report::{Form, FormKind};
 use crate::reports::versions::Arrival;
 
@@ -199,7 +200,12 @@ fn row(record: &ReportRecord) -> Row {
         };
         destinations.push((sending.destination.clone(), state.to_owned()));
     }
-    for handed in &record.handed {
+    // At the reading node: of the latest version, and of systems rather than of the node before them.
+    let of_latest = |handed: &&Handed| handed.documents.iter().all(|d| documents.contains(d));
+    let is_node = |handed: &Handed| handed.destination == record.hospital;
+    let has_systems = !record.handed.iter().all(is_node);
+    let of_system = |handed: &&Handed| !(has_systems && is_node(handed));
+    for handed in record.handed.iter().filter(of_latest).filter(of_system) {
         let state = if handed.no.is_empty() { "accepted" } else { "refused" };
         destinations.push((handed.destination.clone(), state.to_owned()));
     }

@@ -96,7 +96,10 @@ impl Secretary {
 
     fn keep_loop(&mut self, mut record: LoopRecord) {
         let key = record.key();
-        record.is_open = record.is_open && record.moments.at(Moment::Acknowledged).is_none();
+        let is_owed = !record.moments.owed(&self.config.promises).is_empty();
+        let is_acknowledged = record.moments.at(Moment::Acknowledged).is_some();
+        // What is acknowledged is open for its follow-up alone, where there is to be one.
+        record.is_open = record.is_open && (!is_acknowledged || is_owed);
         self.store.put(record.entry());
         match record.is_open {
             true => drop(self.loops.open.insert(key, record)),
@@ -105,6 +108,10 @@ impl Secretary {
                 self.loops.open.remove(&key);
             }
         }
+    }
+
+    fn open_time(&self) -> Duration {
+        OPEN_TIME + self.config.promises.follow_up.unwrap_or_default()
     }
 
     /// An image has come: the first one of its study begins a loop.
@@ -260,7 +267,7 @@ impl Secretary {
     /// When a loop is looked at next.
     fn plan(&mut self, key: &LoopKey, now: Timestamp) {
         let Some(record) = self.loops.open.get(key) else { return };
-        let end = record.moments.at(Moment::Sent).unwrap_or(now) + OPEN_TIME;
+        let end = record.moments.at(Moment::Sent).unwrap_or(now) + self.open_time();
         let next = match record.is_known {
             true => {
                 let promises = &self.config.promises;
@@ -303,7 +310,7 @@ impl Secretary {
             self.loops.hints.insert(StudyRef { origin, study });
         }
         record.is_known = true;
-        record.is_open = record.is_open && now < sent + OPEN_TIME;
+        record.is_open = record.is_open && now < sent + self.open_time();
         let overdue = record.moments.overdue(&self.config.promises, now);
         let new: Vec<Owed> =
             overdue.iter().map(|(_, owed)| *owed).filter(|o| !record.told.contains(o)).collect();
@@ -422,6 +429,7 @@ pub(super) fn about(owed: Owed) -> (Told, Word) {
     match owed {
         Owed::Receipt => (Told::ReportOverdue, Word::ReceiptOverdue),
         Owed::Report => (Told::ReportOverdue, Word::FinalOverdue),
+        Owed::FollowUp => (Told::FollowUpDue, Word::FollowUpSince),
         Owed::Acknowledgement => (Told::ReportUnacknowledged, Word::AcknowledgementOverdue),
     }
 }

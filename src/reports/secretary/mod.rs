@@ -77,7 +77,7 @@ pub const ARRIVALS_MAX: usize = 128;
 /// Timers of one turn.
 pub const DUE_MAX: usize = 64;
 /// Most open loops, and most timers, that a start reads.
-const OPEN_MAX: usize = 1_000_000;
+pub const OPEN_MAX: usize = 1_000_000;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// How often it is asked whether the ledger is ready.
