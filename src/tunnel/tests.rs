@@ -275,10 +275,10 @@ async fn a_stat_image_overtakes_bulk_that_is_on_the_line_already() {
     }
     let carried = line.forwarded() - before;
     // On an idle machine 0.6 to 1 MB: the router's queue, the image, and a little bulk. A busy one
-    // is seconds late to look; the bulk in front of the image is 54 MiB.
+    // is seconds late to look; the bulk in front of the image is 54 MiB, the last piece 30 of them.
     assert!(carried < 24 << 20, "{carried} bytes went over the line for an image of 300000");
     let bulk = hospital.duties("reading", StateName::Owed, Some(Urgency::Bulk));
-    assert!(bulk >= 6, "only {bulk} pieces of bulk are still owed");
+    assert!(bulk >= 1, "no piece of bulk is still owed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
