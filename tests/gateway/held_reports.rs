@@ -112,7 +112,7 @@ fn every_doubt_holds_a_report_without_patient_data_until_a_person_decides() {
 
     // What cannot be is refused; what is decided outlives a kill.
     let wrong = reading.cli(&["report", "release", &document("no-match")]);
-    assert!(text(&wrong.stderr).contains("nobody doubts"), "{}", text(&wrong.stderr));
+    assert!(text(&wrong.stderr).contains("does not wait for that"), "{}", text(&wrong.stderr));
     let wrong = reading.cli(&["report", "match", &document("no-match"), "P99"]);
     assert!(text(&wrong.stderr).contains("no hospital"), "{}", text(&wrong.stderr));
     let wrong = reading.cli(&["report", "match", &document("no-match"), "A1"]);

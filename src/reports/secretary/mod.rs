@@ -238,8 +238,10 @@ impl Secretary {
         more |= due.len() == DUE_MAX;
         for what in due {
             if self.store.is_full() {
+                // Its turn is the next one.
+                self.timers.set(what, Some(now));
                 more = true;
-                break;
+                continue;
             }
             self.look(what, now).await?;
         }
