@@ -239,7 +239,8 @@ impl Home {
             let all = story["row"]["destinations"].as_array().cloned().unwrap_or_default();
             let yes: BTreeSet<&str> =
                 all.iter().filter(|d| d[1] == "accepted").filter_map(|d| d[0].as_str()).collect();
-            destinations.iter().all(|name| yes.contains(name)) && yes.len() == all.len()
+            let is_under_way = all.iter().any(|d| d[1] == "sent");
+            destinations.iter().all(|name| yes.contains(name)) && !is_under_way
         })
     }
 
