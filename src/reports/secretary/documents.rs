@@ -101,20 +101,8 @@ impl Secretary {
         if known.as_ref().is_some_and(|doc| doc.cargo.is_some()) {
             return Ok(());
         }
-        let mut doc = known.unwrap_or_else(|| DocumentRecord {
-            sha256: identity.sha256,
-            cargo: None,
-            from: identity.origin.clone(),
-            arrived_at: come.kept_at,
-            said: None,
-            digest: identity.sha256,
-            place: Place::Waits,
-            slip: None,
-            released_by: None,
-            matched: None,
-            tries: 0,
-            carry: None,
-            is_garbled: false,
+        let mut doc = known.unwrap_or_else(|| {
+            DocumentRecord::new(identity.sha256, &identity.origin, come.kept_at)
         });
         doc.cargo = Some(come.cargo.0);
         let report = read(&come.body).await;
@@ -389,21 +377,8 @@ impl Secretary {
         now: Timestamp,
     ) -> Result<(), Stopped> {
         let known = self.document(&slip.cargo).await?;
-        let mut doc = known.unwrap_or_else(|| DocumentRecord {
-            sha256: slip.cargo,
-            cargo: None,
-            from: from.clone(),
-            arrived_at: slip.arrived_at,
-            said: None,
-            digest: slip.cargo,
-            place: Place::Waits,
-            slip: None,
-            released_by: None,
-            matched: None,
-            tries: 0,
-            carry: None,
-            is_garbled: false,
-        });
+        let mut doc =
+            known.unwrap_or_else(|| DocumentRecord::new(slip.cargo, from, slip.arrived_at));
         if doc.from != *from || matches!(doc.place, Place::Filed(_) | Place::Discarded(..)) {
             return Ok(());
         }

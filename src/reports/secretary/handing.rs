@@ -100,7 +100,7 @@ pub(super) fn before(sendings: &[Sending], to: &DestinationName, part: &Part) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Place, remembered};
+    use super::super::record::remembered;
     use super::*;
     use crate::clock::Timestamp;
     use crate::reports::home::Want;
@@ -141,19 +141,10 @@ mod tests {
             said.ids.document = id.into();
             let sha256 = Sha256::of(&said.encode());
             DocumentRecord {
-                sha256,
                 cargo: Some(1),
-                from: "reading".parse().unwrap(),
-                arrived_at: Timestamp(0),
                 digest: said.digest(),
                 said: remembered(&said).map(Box::new),
-                place: Place::Waits,
-                slip: None,
-                released_by: None,
-                matched: None,
-                tries: 0,
-                carry: None,
-                is_garbled: false,
+                ..DocumentRecord::new(sha256, &"reading".parse().unwrap(), Timestamp(0))
             }
         };
         let digest = |id: &str, text: &str| {

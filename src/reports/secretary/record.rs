@@ -158,6 +158,25 @@ pub(super) fn remembered(report: &Report) -> Option<Report> {
 }
 
 impl DocumentRecord {
+    /// Of which nothing is known yet but who has collected it, and when.
+    pub(super) fn new(sha256: Sha256, from: &NodeName, arrived_at: Timestamp) -> Self {
+        Self {
+            sha256,
+            cargo: None,
+            from: from.clone(),
+            arrived_at,
+            said: None,
+            digest: sha256,
+            place: Place::Waits,
+            slip: None,
+            released_by: None,
+            matched: None,
+            tries: 0,
+            carry: None,
+            is_garbled: false,
+        }
+    }
+
     pub(super) fn id(&self) -> String {
         id_of(&self.sha256)
     }
