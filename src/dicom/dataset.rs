@@ -112,9 +112,13 @@ struct Builder {
 impl Builder {
     fn take(&mut self, token: DataToken, length: usize) -> Result<(), DataSetError> {
         let depth = self.levels.len();
-        let misplaced = || DataSetError::Unreadable("an item outside a sequence".into());
+        let misplaced = || DataSetError::Unreadable("an item or its end outside a sequence".into());
         let level = self.levels.last_mut().ok_or_else(misplaced)?;
         match token {
+            // A delimiter that ends nothing: an element before it has a wrong length.
+            DataToken::ElementHeader(header) if header.tag.group() == 0xFFFE => {
+                return Err(misplaced());
+            }
             DataToken::ElementHeader(header) => {
                 // Before the value is read: its length is a claim.
                 if header.len.get().is_none_or(|len| len as usize > length) {
@@ -217,7 +221,8 @@ fn several(text: &str) -> PrimitiveValue {
 }
 
 /// The bytes of `set` in `syntax`, its text in `wanted` where that has all of its characters
-/// (a Japanese one with its half-width kana, if need be), else in UTF-8; its Specific Character Set (0008,0005) says which, and is left out for ASCII.
+/// (a Japanese one with its half-width kana, if need be), else in UTF-8; its Specific Character Set
+/// (0008,0005) says which, and is left out for ASCII.
 pub fn write(
     set: &InMemDicomObject,
     syntax: &str,
