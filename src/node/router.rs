@@ -215,7 +215,8 @@ impl tunnel::Router for TableRouter {
     }
 }
 
-/// Gives cargo that no rule matched the destinations that the rules in force give it.
+/// Gives cargo that no rule matched the destinations that the rules in force give it. Orders hear
+/// of it before: theirs are to travel, too.
 pub(super) async fn route_unrouted(view: Arc<ops::View>) {
     while !view.custody.summary().ready {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -225,6 +226,7 @@ pub(super) async fn route_unrouted(view: Arc<ops::View>) {
     while let Some(page) = view.custody.unrouted(after, PAGE).await {
         let Some((last, _, _)) = page.last() else { break };
         after = *last;
+        let mut found = Vec::new();
         for (cargo, envelope, body) in page {
             let head = match body.reader(0).next(HEAD_BYTES).await {
                 Ok(head) => head.unwrap_or_default(),
@@ -232,9 +234,19 @@ pub(super) async fn route_unrouted(view: Arc<ops::View>) {
             };
             let whole = head.len() as u64 == body.len();
             let assignments = assign_body(&view.routes.load(), &envelope, &head, whole);
-            if !assignments.is_empty() && view.custody.assign(cargo, assignments).await {
-                routed += 1;
+            if !assignments.is_empty() {
+                found.push((cargo, assignments));
             }
+        }
+        let images: Vec<CargoId> = found.iter().map(|(cargo, _)| *cargo).collect();
+        if let Some(orders) = view.orders.as_ref().filter(|_| !images.is_empty())
+            && let Err(error) = orders.routed(images).await
+        {
+            // The images matter more than what is said of them.
+            tracing::warn!(%error, "orders do not know that images go to nodes that they did not");
+        }
+        for (cargo, assignments) in found {
+            routed += u64::from(view.custody.assign(cargo, assignments).await);
         }
     }
     if routed > 0 {

@@ -155,6 +155,11 @@ impl Loop {
         self.ended = true;
     }
 
+    /// Whether that was said.
+    pub const fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     /// When a moment was.
     pub fn at(&self, moment: Moment) -> Option<Timestamp> {
         self.moments.get(&moment).copied()

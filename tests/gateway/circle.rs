@@ -13,7 +13,7 @@ use crate::orthanc::Orthanc;
 use crate::ports;
 use crate::receiver::Receiver;
 use crate::sender::{new_study, send_study};
-use crate::site::{Node, Plan, Port, Site, run, run_ok, text, until};
+use crate::site::{Node, Plan, Port, READING, Site, run, run_ok, text, until};
 
 /// A hospital with a HIS, and a reading centre with a reporting system.
 pub(crate) struct Circle {
@@ -257,4 +257,40 @@ fn versions_go_home_in_whatever_order_they_come_and_a_late_one_is_kept_and_goes_
         .collect();
     assert_eq!(standings, ["superseded", "late", "superseded", "latest"], "{story}");
     assert_eq!(circle.hospital.metric("hikyaku_reports_late_total", &[]), 1.0);
+}
+
+#[test]
+fn a_study_that_a_rule_picks_up_later_is_followed_by_its_order_and_its_report_is_waited_for() {
+    let site = Site::new();
+    let receiver = Receiver::start(&[]);
+    let circle =
+        Circle::start(&site, |plan| his(plan.without("route", "everything"), receiver.port(), ""));
+    let Circle { hospital, reading, .. } = &circle;
+    let study = new_study();
+    let order = Order { study: &study, accession: "A1", ..Order::default() };
+    assert_eq!(Ris::connect(hospital).ask(&order.write()), "AA");
+    send_study(hospital, &study, 1..3);
+    until("the hospital presumes it complete, and nobody is to read it", || {
+        hospital.standing(&study)["progress"] == "presumed-complete"
+            && hospital.status()["spool"]["unrouted"] == 2
+    });
+    let waits = |node: &Node| !moments(node, &study).is_empty();
+    until("nothing is waited for", || !waits(hospital));
+    hospital.edit(|plan| plan.route_all(READING));
+    hospital.signal(nix::sys::signal::Signal::SIGHUP);
+    until("the reading centre has it whole, with its order", || {
+        let told = reading.cli(&["study", &study, "--json"]);
+        let told: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+        told["cases"][0]["matched"]["order"]["number"] == "P1"
+            && reading.standing(&study)["progress"] == "presumed-complete"
+    });
+    until("the hospital hears that it was received, and waits", || {
+        moments(hospital, &study) == ["sent", "received"]
+    });
+    let said = Said { text: "nothing new", ..Said::of(&study) };
+    assert_eq!(circle.report(&[&said.write()]), ["AA"]);
+    receiver.wait(1);
+    until("the loop is closed at both ends", || !waits(hospital) && !waits(reading));
+    let row = &circle.story(hospital, &study)["row"]["destinations"][0];
+    assert_eq!(*row, serde_json::json!(["his", "accepted"]));
 }

@@ -274,7 +274,11 @@ impl Registrar {
     }
 
     /// The nodes to which an image of this site goes, and by which route it leaves; empty: by none.
-    fn ways_of_image(&self, envelope: &Envelope, header: Option<&Header>) -> (Vec<Way>, String) {
+    pub(super) fn ways_of_image(
+        &self,
+        envelope: &Envelope,
+        header: Option<&Header>,
+    ) -> (Vec<Way>, String) {
         if envelope.identity.origin != self.config.node {
             return Default::default();
         }
@@ -549,7 +553,7 @@ pub(super) async fn read_head(body: &Body, max: usize) -> Option<Bytes> {
 }
 
 /// The header of an image; `None` when it cannot be read.
-async fn read_header(arrival: &Arrival) -> Option<Header> {
+pub(super) async fn read_header(arrival: &Arrival) -> Option<Header> {
     let mut reading = None;
     for length in [HEAD_BYTES, LONG_HEAD_BYTES] {
         let head = read_head(&arrival.body, length).await?;

@@ -18,6 +18,7 @@ use super::roll::{Counts, Page, Row};
 use super::wholes::{Hints, Whole, Wholes};
 use super::worklist::Shelf;
 use crate::cargo::{Envelope, NodeName};
+use crate::custody::CargoId;
 use crate::dicom::availability::Notice;
 use crate::dicom::correct::Correction;
 use crate::dicom::fault::Fault;
@@ -72,6 +73,7 @@ pub(in crate::orders) enum Call {
     Candidates { wanted: Box<Wanted>, reply: Answer<Vec<candidates::Candidate>> },
     Whole { study: StudyRef, reply: Answer<Option<Whole>> },
     IsWanted { study: StudyRef, reply: Answer<bool> },
+    Routed { images: Vec<CargoId>, reply: Answer<()> },
     Counts { reply: Answer<Counts> },
     Correction { image: Box<(Envelope, Header)>, reply: oneshot::Sender<Option<Correction>> },
     Step { step: Box<Step>, reply: oneshot::Sender<Result<(), Fault>> },
@@ -346,6 +348,16 @@ impl Desk {
     /// [`DeskError`]: ask again.
     pub async fn is_wanted(&self, study: StudyRef) -> Result<bool, DeskError> {
         self.ask(|reply| Call::IsWanted { study, reply }).await
+    }
+
+    /// Images that no rule had matched go to nodes by the rules in force; durable when this returns.
+    /// To be said before they get their duties.
+    ///
+    /// # Errors
+    ///
+    /// [`DeskError`]: say it again.
+    pub async fn routed(&self, images: Vec<CargoId>) -> Result<(), DeskError> {
+        self.ask(|reply| Call::Routed { images, reply }).await
     }
 
     /// How many cases are how; without patient data.

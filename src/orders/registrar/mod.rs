@@ -39,6 +39,7 @@ mod recall_record;
 mod recalls;
 mod record;
 mod roll;
+mod routed;
 mod tell;
 mod telling;
 #[cfg(test)]
@@ -428,6 +429,7 @@ impl Registrar {
             Call::Candidates { wanted, reply } => later(reply, Ok(self.candidates(*wanted).await?)),
             Call::Whole { study, reply } => later(reply, Ok(self.whole(&study).await?)),
             Call::IsWanted { study, reply } => later(reply, Ok(self.is_wanted(&study).await?)),
+            Call::Routed { images, reply } => later(reply, Ok(self.routed(&images, now).await?)),
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
             Call::Correction { image, reply } => {
                 let _ = reply.send(self.correction(&image.0, &image.1, now).await?);

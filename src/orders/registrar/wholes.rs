@@ -1,6 +1,6 @@
 //! Which studies of other nodes are here whole, and whether anybody still waits for a study.
 //!
-//! Whoever waits for studies to become whole gets hints, and asks then; a hint is no promise. At
+//! Whoever waits for studies to become whole, or to leave after all, gets hints, and asks then; a hint is no promise. At
 //! most [`HINTS_MAX`] wait: when there are more, and at the start, the taker hears that some are
 //! lost, and asks for all that it waits for.
 
@@ -34,7 +34,8 @@ pub struct Whole {
 /// What the taker of hints hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// This study may be whole now.
+    /// This study of another node may be whole now; one of this node goes to a node that it did not
+    /// go to.
     Study(StudyRef),
     /// Any study may be.
     SomeLost,
@@ -56,7 +57,7 @@ pub(super) struct Hints {
 
 impl Hints {
     /// Leaves one, where somebody takes them.
-    fn leave(&self, study: &StudyRef) {
+    pub(super) fn leave(&self, study: &StudyRef) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if !waiting.taken || waiting.studies.contains(study) {
             return;

@@ -3,7 +3,7 @@
 //!
 //! A loop begins with the first image that this node sees of a study, at both nodes. What orders
 //! know of it, its order, its urgency, its route, is asked a moment later, since the registrar looks
-//! at the same image. A study that goes to no other node has none, nor has a prior.
+//! at the same image. A study that goes to no other node has none until it does, and a prior never.
 //!
 //! Open loops are in memory; a loop is open until its report is acknowledged, its order is
 //! cancelled, or a person says that nobody waits.
@@ -226,7 +226,11 @@ impl Secretary {
             self.loops.hints.remove(&study);
             let key = loop_key(&study.origin, &study.study);
             let Some(mut record) = self.loop_of(&key).await? else { continue };
-            if study.origin == self.config.node || record.moments.at(Moment::Received).is_some() {
+            if study.origin == self.config.node {
+                self.leaves_after_all(record, now);
+                continue;
+            }
+            if record.moments.at(Moment::Received).is_some() {
                 continue;
             }
             let whole = self.of_orders(self.orders.whole(&study.origin, &study.study)).await;
@@ -249,6 +253,17 @@ impl Secretary {
             self.plan(&key, now);
         }
         Ok(!self.loops.hints.is_empty())
+    }
+
+    /// A study that stayed here goes to a node now: its report is waited for.
+    fn leaves_after_all(&mut self, mut record: LoopRecord, now: Timestamp) {
+        if record.is_open || !record.route.is_empty() || record.moments.is_ended() {
+            return;
+        }
+        (record.is_open, record.is_known) = (true, false);
+        let key = record.key();
+        self.keep_loop(record);
+        self.plan(&key, now);
     }
 
     fn count(&self, record: &mut LoopRecord) {
