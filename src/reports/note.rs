@@ -7,7 +7,8 @@
 //! other keys and are not read here.
 //!
 //! A node is believed about itself only: a reading node about reports that it has collected and
-//! studies that it holds, a hospital about what it has handed on. Who takes a note in sees to that.
+//! studies that were sent to it, a hospital about what it has handed on. Who takes a note in sees to
+//! that.
 //!
 //! Limits: [`NOTE_BYTES_MAX`] bytes, [`WORDS_MAX`] bytes of what a person writes.
 
@@ -78,7 +79,7 @@ pub enum Says {
         #[n(2)]
         done: String,
     },
-    /// Reading node: a person or program has called a report critical that was sent before.
+    /// Either: a person or program has called a report critical after it was sent.
     #[n(5)]
     #[cbor(map)]
     Critical {

@@ -82,6 +82,9 @@ words! {
     StudyUnknown "study-unknown"
         "The reading node says where it belongs, and nothing of that is known here."
         "読影側が示した検査もオーダーも、このノードにはありません。"
+    NotSent "not-sent"
+        "It comes from a node to which nothing of this study or order was sent."
+        "この検査もオーダーも、送信元の読影側には送られていません。"
     Waits "waits"
         "It waits for a person."
         "担当者の判断を待っています。"
@@ -143,8 +146,11 @@ words! {
         "Have its sender send it again; then hikyaku report discard DOCUMENT --reason TEXT."
         "送信元に再送を依頼し、この文書は hikyaku report discard DOCUMENT --reason TEXT で破棄してください。"
     FindStudy "find-study"
-        "See why study and order are not here; then hikyaku report match DOCUMENT STUDY-OR-ORDER, or discard it."
-        "検査とオーダーがない理由を確認し、hikyaku report match DOCUMENT STUDY-OR-ORDER で指定するか、破棄してください。"
+        "See why study and order are not here: once they are, it goes on by itself. Or hikyaku report discard DOCUMENT --reason TEXT."
+        "検査とオーダーがない理由を確認してください。届けば自動で続行します。不要なら hikyaku report discard DOCUMENT --reason TEXT で破棄してください。"
+    FindRoute "find-route"
+        "Find out how that node came by it; then hikyaku report release DOCUMENT, or hikyaku report discard DOCUMENT --reason TEXT."
+        "送信元がこの検査を得た経緯を確認し、hikyaku report release DOCUMENT で受け入れるか、hikyaku report discard DOCUMENT --reason TEXT で破棄してください。"
     SeeTunnel "see-tunnel"
         "See whether all images have arrived (hikyaku study UID, hikyaku status); when nobody waits any more: hikyaku report dismiss STUDY."
         "画像がすべて届いたか確認してください（hikyaku study UID、hikyaku status）。不要になった場合は hikyaku report dismiss STUDY を実行してください。"
@@ -241,6 +247,7 @@ fn of_why(why: &Why) -> (Sentence, Word) {
         Why::Garbled => (Word::Garbled, Word::ReleaseIt),
         Why::Unreadable => (Word::Unreadable, Word::AskSender),
         Why::Unknown(_) => (Word::StudyUnknown, Word::FindStudy),
+        Why::NotSent(_) => (Word::NotSent, Word::FindRoute),
     };
     (word.into(), action)
 }
@@ -343,6 +350,7 @@ mod tests {
             (Why::Full, Word::TooManyVersions, Word::AskSender),
             (Why::Unreadable, Word::Unreadable, Word::AskSender),
             (Why::Unknown(vec![target()]), Word::StudyUnknown, Word::FindStudy),
+            (Why::NotSent(vec![target()]), Word::NotSent, Word::FindRoute),
         ];
         for (why, reason, action) in all {
             let told = held(why.clone());

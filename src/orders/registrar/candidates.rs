@@ -19,7 +19,7 @@ use super::cases::CANDIDATES_MAX as FOUND_MAX;
 use super::keys::{Number, order_key, order_of_study, study_key};
 use super::record::{Dossier, OrderRecord, StudyRef};
 use super::{Registrar, travel};
-use crate::cargo::{NodeName, Urgency};
+use crate::cargo::{DestinationName, NodeName, Urgency};
 use crate::custody::INSTANCES_ASKED_MAX;
 use crate::custody::overlay::Stopped;
 use crate::orders::identifier::{Agreement, Identifier, Patient};
@@ -86,6 +86,8 @@ pub struct Candidate {
     pub route: String,
     /// Whether it was only sent, or fetched, for comparison: nobody reads it.
     pub is_prior: bool,
+    /// Of what this node took first: the nodes to which images of it go, or the order.
+    pub sent_to: BTreeSet<DestinationName>,
 }
 
 /// What is found so far.
@@ -175,10 +177,7 @@ impl Registrar {
                 has_study |= self.with_study(dossier, found).await?;
             }
             if !has_study {
-                let order = record.history.order();
-                let none = StudyRef { origin: origin.clone(), study: String::new() };
-                let id = (none, Some(order.key.clone()));
-                found.add(|| self.order_alone(order), id);
+                self.with_order_alone(record, found);
             }
         }
         Ok(())
@@ -187,15 +186,14 @@ impl Registrar {
     /// Adds a study with its order; false: it stands without its order.
     async fn with_study(&self, dossier: &Dossier, found: &mut Found) -> Result<bool, Stopped> {
         let id = dossier.study();
-        let order = match dossier.matched.order() {
+        let record = match dossier.matched.order() {
             Some(key) => self.store.get::<OrderRecord>(order_key(key)).await?,
             None => None,
         };
-        let order = order.map(|record| record.history.order());
+        let order = record.as_ref().map(|record| record.history.order());
         let apart = order.as_ref().is_some_and(|order| self.are_apart(dossier, order));
-        if let Some(order) = order.as_ref().filter(|_| apart) {
-            let none = StudyRef { study: String::new(), ..id.clone() };
-            found.add(|| self.order_alone(order.clone()), (none, Some(order.key.clone())));
+        if let Some(record) = record.as_ref().filter(|_| apart) {
+            self.with_order_alone(record, found);
         }
         let order = order.filter(|_| !apart);
         let has_order = order.is_some();
@@ -203,6 +201,23 @@ impl Registrar {
         let instances = found.instances.get(&id).cloned().unwrap_or_default();
         found.add(|| self.study_with(dossier, order, instances), (id, key));
         Ok(has_order)
+    }
+
+    fn with_order_alone(&self, record: &OrderRecord, found: &mut Found) {
+        let order = record.history.order();
+        let key = order.key.clone();
+        let none = StudyRef { origin: key.origin.clone(), study: String::new() };
+        found.add(|| self.order_alone(order, &record.ways), (none, Some(key)));
+    }
+
+    /// The nodes to which the routes send what is like this order.
+    fn nodes_of(&self, order: &Order) -> BTreeSet<DestinationName> {
+        if order.key.origin != self.config.node {
+            return BTreeSet::new();
+        }
+        let asked = travel::like_order(order, &self.config.node);
+        let to = self.ways.assign(&asked, &|word| travel::attribute_of(order, &asked, word));
+        to.into_iter().map(|a| a.destination).collect()
     }
 
     /// Whether images and order name surely different patients, and nobody has linked them.
@@ -216,9 +231,11 @@ impl Registrar {
         settled(merges, &dossier.facts.patient).agrees(&order)
     }
 
-    fn order_alone(&self, order: Order) -> Candidate {
+    fn order_alone(&self, order: Order, ways: &[travel::Way]) -> Candidate {
         let patient = settled(self.merges.get(&order.key.origin), &order.content.patient);
         let [accessions, placers, fillers] = numbers(None, Some(&order));
+        let mut sent_to = self.nodes_of(&order);
+        sent_to.extend(ways.iter().map(|way| way.destination.clone()));
         Candidate {
             origin: order.key.origin.clone(),
             study: String::new(),
@@ -230,6 +247,7 @@ impl Registrar {
             urgency: order.urgency(),
             route: String::new(),
             is_prior: false,
+            sent_to,
             order: Some(order),
         }
     }
@@ -253,6 +271,8 @@ impl Registrar {
             add_patient(&mut patient, settled(merges, &order.content.patient));
         }
         let [accessions, placers, fillers] = numbers(Some(facts), order.as_ref());
+        let mut sent_to = order.as_ref().map(|order| self.nodes_of(order)).unwrap_or_default();
+        sent_to.extend(dossier.ways.iter().map(|way| way.destination.clone()));
         Candidate {
             origin: facts.origin.clone(),
             study: facts.study.clone(),
@@ -264,6 +284,7 @@ impl Registrar {
             urgency: urgency(order.as_ref(), &dossier.ways),
             route: dossier.route.clone(),
             is_prior: dossier.is_only_prior(),
+            sent_to,
             order,
         }
     }

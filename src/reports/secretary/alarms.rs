@@ -235,13 +235,12 @@ impl Secretary {
         }
         let reasons = vec![Reason::Said(format!("{by}: {why}"))];
         self.flag(&mut record, "", reasons.clone(), now);
-        if record.hospital != self.config.node {
-            let says = Says::Critical { report: record.id.clone(), reasons };
-            let hospital = record.hospital.clone();
-            let study = record.targets.first().map(|t| t.study.clone()).unwrap_or_default();
-            let note = Note { hospital: hospital.clone(), study, at: now, says };
-            self.tell(note, hospital, Urgency::Stat);
-        }
+        let own = self.config.node == record.hospital;
+        let to = if own { record.from.clone() } else { record.hospital.clone() };
+        let says = Says::Critical { report: record.id.clone(), reasons };
+        let study = record.targets.first().map(|t| t.study.clone()).unwrap_or_default();
+        let note = Note { hospital: record.hospital.clone(), study, at: now, says };
+        self.tell(note, to, Urgency::Stat);
         self.timers.report_now(id, now);
         self.store.put(record.entry());
         Ok(Ok(format!("report {id} is critical")))

@@ -110,6 +110,9 @@ pub enum Why {
     /// is in.
     #[n(5)]
     Garbled,
+    /// Of all that it is about nothing was sent to the node that it comes from.
+    #[n(6)]
+    NotSent(#[n(0)] Vec<Target>),
 }
 
 /// All that is known of a report.

@@ -3,8 +3,9 @@
 //! At the reading node a document is matched by what it names, among all studies and orders of all
 //! hospitals; what cannot be placed is tried again when time has passed, since its order or images
 //! may come after it, and shown until a person decides. At the hospital a document is placed where
-//! its slip says, if the study or the order is known there: whichever of the two comes first waits
-//! for the other.
+//! its slip says, if the study or the order is known there and was sent to the node that the document
+//! comes from: whichever of document and slip comes first waits for the other. What this node reads of
+//! its own is at home when it is placed.
 //!
 //! Bodies are read once, when they come, and again when a version is made for a destination.
 
@@ -75,7 +76,6 @@ impl Secretary {
                 more = true;
                 break;
             }
-            last = Some(arrival.cargo.0);
             let envelope = &arrival.envelope;
             let own = envelope.identity.origin == self.config.node;
             match envelope.kind {
@@ -85,10 +85,15 @@ impl Secretary {
                     self.take_document(&arrival, now).await?;
                 }
                 CargoKind::Note if !own && envelope.identity.key.starts_with(note::KEY) => {
-                    self.take_note(&arrival, now).await?;
+                    if !self.take_note(&arrival, now).await? {
+                        // It is looked at again in a later turn, before what came after it.
+                        more = false;
+                        break;
+                    }
                 }
                 _ => {}
             }
+            last = Some(arrival.cargo.0);
         }
         let Some(last) = last else { return Ok(false) };
         self.remember_cursor(last);
@@ -150,7 +155,8 @@ impl Secretary {
             }
         };
         let hospital = targets[0].origin.clone();
-        if !self.config.peers.contains(&hospital) || hospital == self.config.node {
+        let is_home = hospital == self.config.node;
+        if !is_home && !self.config.peers.contains(&hospital) {
             self.hold(doc, Why::Unknown(targets), now);
             return Ok(());
         }
@@ -179,11 +185,13 @@ impl Secretary {
             self.hold(doc, Why::Full, now);
             return Ok(());
         }
-        doc.carry = Some(urgency);
-        self.carry.insert(doc.sha256);
-        let study = slip.targets[0].study.clone();
-        let says = Says::Belongs(slip);
-        self.tell(Note { hospital: hospital.clone(), study, at: now, says }, hospital, urgency);
+        if !is_home {
+            doc.carry = Some(urgency);
+            self.carry.insert(doc.sha256);
+            let study = slip.targets[0].study.clone();
+            let says = Says::Belongs(slip);
+            self.tell(Note { hospital: hospital.clone(), study, at: now, says }, hospital, urgency);
+        }
         self.timers.set(What::Document(doc.sha256), None);
         self.store.put(doc.entry());
         Ok(())
@@ -252,16 +260,21 @@ impl Secretary {
             self.wait(doc, now);
             return Ok(());
         };
-        let Some(targets) = self.those_here(&slip.targets).await else {
+        let Some((here, sent)) = self.those_here(&slip.targets, &doc.from).await else {
             doc.place = Place::Held(Why::Unknown(slip.targets));
             self.timers.set(What::Document(doc.sha256), Some(now + RETRY));
             self.store.put(doc.entry());
             return Ok(());
         };
-        if targets.is_empty() {
+        if here.is_empty() {
             self.hold(doc, Why::Unknown(slip.targets), now);
             return Ok(());
         }
+        if sent.is_empty() && doc.released_by.is_none() {
+            self.hold(doc, Why::NotSent(here), now);
+            return Ok(());
+        }
+        let targets = if sent.is_empty() { here } else { sent };
         let own = self.config.node.clone();
         if let Some(doubt) = self.doubt(&doc, said, &own) {
             self.hold(doc, Why::Signer(doubt), now);
@@ -293,8 +306,13 @@ impl Secretary {
         Ok(())
     }
 
-    /// Those of these studies and orders that this hospital has.
-    async fn those_here(&self, targets: &[Target]) -> Option<Vec<Target>> {
+    /// Those of these studies and orders that this hospital has, and those of them of which it has
+    /// sent something to a node; `None`: orders cannot be asked now.
+    async fn those_here(
+        &self,
+        targets: &[Target],
+        node: &NodeName,
+    ) -> Option<(Vec<Target>, Vec<Target>)> {
         let numbers = || targets.iter().filter_map(|t| t.order.as_ref());
         let wanted = Wanted {
             studies: targets.iter().map(|t| t.study.as_str()).filter(|s| !s.is_empty()).collect(),
@@ -309,8 +327,22 @@ impl Secretary {
                 && ((!t.study.is_empty() && t.study == own.study)
                     || (t.order.is_some() && t.order == own.order))
         };
+        let node = DestinationName::from(node);
         let has = |t: &&Target| known.iter().any(|k| is(t, &k.candidate.target));
-        Some(targets.iter().filter(has).cloned().collect())
+        let was_sent = |t: &&Target| {
+            let sent = known.iter().filter(|k| k.facts.sent_to.contains(&node));
+            sent.into_iter().any(|k| is(t, &k.candidate.target))
+        };
+        let here = targets.iter().filter(has).cloned().collect();
+        Some((here, targets.iter().filter(was_sent).cloned().collect()))
+    }
+
+    /// Whether something of a study of this hospital was sent to a node; `None`: orders cannot be
+    /// asked now.
+    pub(super) async fn was_sent(&self, study: &str, node: &NodeName) -> Option<bool> {
+        let target = Target { origin: self.config.node.clone(), study: study.into(), order: None };
+        let (_, sent) = self.those_here(&[target], node).await?;
+        Some(!sent.is_empty())
     }
 
     fn doubt(
@@ -453,7 +485,7 @@ impl Secretary {
 /// Whether why a document waits may change without a person.
 const fn by_itself(why: &Why) -> bool {
     match why {
-        Why::Match(_) | Why::Unknown(_) => true,
+        Why::Match(_) | Why::Unknown(_) | Why::NotSent(_) => true,
         Why::Signer(_) | Why::Garbled | Why::Full | Why::Unreadable => false,
     }
 }

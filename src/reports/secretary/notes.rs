@@ -1,8 +1,8 @@
 //! Notes between nodes: written, given to custody, taken in.
 //!
-//! A hospital believes a reading node about documents that this has collected and studies that it
-//! holds, of this hospital; a reading node believes a hospital about its own studies. All else is
-//! told in the log and passed over.
+//! A hospital believes a reading node about documents that this has collected and studies of this
+//! hospital that were sent to it; a reading node believes a hospital about its own studies. All else
+//! is told in the log and passed over.
 
 use super::Secretary;
 use super::record::{DOCUMENTS_MAX, Fate, NoteRecord, ReportRecord, TARGETS_MAX, report_key};
@@ -24,8 +24,11 @@ const HANDED_MAX: usize = 32;
 const NOTES_MAX: usize = 64;
 
 impl Secretary {
-    /// A note is to go to a node.
+    /// A note is to go to a node; this one knows already.
     pub(super) fn tell(&mut self, note: Note, to: NodeName, urgency: Urgency) {
+        if to == self.config.node {
+            return;
+        }
         let record = NoteRecord { bytes: note.encode(), key: note.key(), to: vec![to], urgency };
         self.store.put(record.entry());
         self.notes.insert(record.key.clone(), record);
@@ -74,27 +77,49 @@ impl Secretary {
         Ok(kept.cargo().0)
     }
 
-    /// Looks at a note that has come.
-    pub(super) async fn take_note(&mut self, come: &Come, now: Timestamp) -> Result<(), Stopped> {
+    /// Looks at a note that has come; false: orders have to be asked about it, and cannot be now.
+    pub(super) async fn take_note(&mut self, come: &Come, now: Timestamp) -> Result<bool, Stopped> {
         let writer = come.envelope.identity.origin.clone();
         let bytes = come.body.read().await.unwrap_or_default();
         let Some(note) = Note::decode(&bytes) else {
             tracing::warn!(%writer, "a note about a report is unreadable; kept, and passed over");
-            return Ok(());
+            return Ok(true);
         };
         let own = self.config.node.clone();
         let is_peer = self.config.peers.contains(&writer);
         let of_ours = is_peer && note.hospital == own;
         let of_theirs = is_peer && note.hospital == writer;
         let believed = match &note.says {
-            Says::Belongs(_) | Says::Received { .. } | Says::Critical { .. } => of_ours,
-            Says::Handed(_) | Says::Known { .. } => of_theirs,
-            Says::Words(_) => of_ours || of_theirs,
+            // Of its documents each study is looked at.
+            Says::Belongs(_) => of_ours,
+            // Of an order without a study nothing can be asked, and an alarm is better than none.
+            Says::Critical { .. } if of_ours && note.study.is_empty() => true,
+            Says::Received { .. } | Says::Words(_) | Says::Critical { .. } if of_ours => {
+                match self.was_sent(&note.study, &writer).await {
+                    Some(was_sent) => was_sent,
+                    None => return Ok(false),
+                }
+            }
+            Says::Received { .. } => false,
+            Says::Handed(_) | Says::Known { .. } | Says::Critical { .. } | Says::Words(_) => {
+                of_theirs
+            }
         };
         if !believed {
-            tracing::warn!(%writer, "a note is about another node's reports; passed over");
-            return Ok(());
+            tracing::warn!(%writer, "a note is about what its writer has nothing to do with; passed over");
+            return Ok(true);
         }
+        self.believe(note, writer, now).await?;
+        Ok(true)
+    }
+
+    async fn believe(
+        &mut self,
+        note: Note,
+        writer: NodeName,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let own = self.config.node.clone();
         match note.says {
             Says::Belongs(slip) => {
                 let of_hospital = !slip.targets.is_empty()
@@ -119,10 +144,16 @@ impl Secretary {
                         .await?;
                 }
             }
-            Says::Critical { report, reasons } => {
+            Says::Critical { report, reasons } if note.hospital == own => {
                 if is_report_id(&report) {
                     let about = (report.as_str(), note.study, &writer);
                     self.flagged_there(about, reasons, now).await?;
+                }
+            }
+            Says::Critical { report, reasons } => {
+                if let Some(mut record) = self.report_with(&report, &writer).await? {
+                    self.flag(&mut record, "", reasons, note.at.min(now));
+                    self.store.put(record.entry());
                 }
             }
         }

@@ -87,9 +87,7 @@ impl Secretary {
     /// The one study or order that a person names.
     async fn target_named(&self, to: &str) -> Result<Target, DeskError> {
         let (hospital, name) = match to.split_once('/') {
-            Some((hospital, name)) if self.config.peers.iter().any(|p| p.as_str() == hospital) => {
-                (Some(hospital), name)
-            }
+            Some((hospital, name)) if self.is_hospital(hospital) => (Some(hospital), name),
             _ => (None, to),
         };
         let wanted = Wanted {
@@ -101,7 +99,6 @@ impl Secretary {
         };
         let known = self.known(&wanted).await.ok_or(DeskError::Stopped)?;
         let mut targets: Vec<Target> = known.into_iter().map(|k| k.candidate.target).collect();
-        targets.retain(|t| t.origin != self.config.node);
         targets.retain(|t| hospital.is_none_or(|h| t.origin.as_str() == h));
         targets.sort();
         targets.dedup();
@@ -120,6 +117,10 @@ impl Secretary {
                 Err(DeskError::Refused(format!("{what}; name one by HOSPITAL/STUDY")))
             }
         }
+    }
+
+    fn is_hospital(&self, name: &str) -> bool {
+        self.config.peers.iter().chain([&self.config.node]).any(|node| node.as_str() == name)
     }
 
     async fn said_by_hand(
@@ -141,7 +142,8 @@ impl Secretary {
         Ok(())
     }
 
-    /// A person answers for a document whose signer is not on the list.
+    /// A person answers for a document whose signer is not on the list, that has lost characters, or
+    /// that comes from a node that nothing was sent to.
     pub(super) async fn release(
         &mut self,
         id: &str,
@@ -152,15 +154,15 @@ impl Secretary {
             Ok(found) => found,
             Err(error) => return Ok(Err(error)),
         };
-        if !matches!(why, Why::Signer(_) | Why::Garbled) {
+        if !matches!(why, Why::Signer(_) | Why::Garbled | Why::NotSent(_)) {
             let what = format!("it does not wait for that: {}", words(&why));
             return Ok(Err(DeskError::Refused(what)));
         }
-        tracing::info!(document = id, by, "a person answers for a report's signature");
+        tracing::info!(document = id, by, "a person answers for a report");
         doc.released_by = Some(by.to_owned());
         let sha256 = doc.sha256;
         self.place(doc, now).await?;
-        self.said_by_hand(&sha256, "goes on, whoever has signed it", by, now).await?;
+        self.said_by_hand(&sha256, "goes on all the same", by, now).await?;
         Ok(Ok("it goes on".into()))
     }
 
@@ -237,6 +239,11 @@ pub(super) fn words(why: &Why) -> String {
         Why::Unknown(targets) => {
             let places: Vec<String> = targets.iter().map(place_of).collect();
             format!("nothing is known here of {}; it is tried again by itself", places.join(", "))
+        }
+        Why::NotSent(targets) => {
+            let places: Vec<String> = targets.iter().map(place_of).collect();
+            let places = places.join(", ");
+            format!("it is about {places}, which was never sent to the node that it comes from; find out why, then let it go with `hikyaku report release`, or discard it")
         }
     }
 }

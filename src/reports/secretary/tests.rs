@@ -17,8 +17,10 @@ use crate::orders::registrar::{HeldStudies, PriorStudies, Receivers, Ways};
 use crate::reports::arrive::ArriveRules;
 use crate::reports::collect;
 use crate::reports::home;
-use crate::reports::report::{FormKind, Report};
+use crate::reports::report::Report;
 use crate::reports::versions::{Arrival, Chain, Standing};
+
+mod pairs;
 
 const HOSPITAL: &str = "st-elsewhere";
 const CENTRE: &str = "centre";
@@ -65,7 +67,7 @@ impl Ways for ToCentre {
     }
 
     fn route(&self, _: &Envelope, _: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-        None
+        Some("to-centre".into())
     }
 
     fn receivers(&self) -> Arc<Receivers> {
@@ -99,7 +101,7 @@ struct Site {
 }
 
 impl Site {
-    fn open(data: &Path, node: &str, peer: &str) -> Self {
+    fn open(data: &Path, node: &str, peers: &[&str]) -> Self {
         let node: NodeName = node.parse().unwrap();
         let mut config = CustodyConfig::new(node.clone(), data.into());
         config.followed = [Follower::Orders, Follower::Reports].into();
@@ -108,7 +110,7 @@ impl Site {
         config.keep_reports = Duration::from_secs(3600);
         let metrics = Metrics::new();
         let custody = Custody::open(config, metrics.clone()).unwrap();
-        let peers: Vec<NodeName> = vec![peer.parse().unwrap()];
+        let peers: Vec<NodeName> = peers.iter().map(|peer| peer.parse().unwrap()).collect();
         let config = registrar::Config {
             node: node.clone(),
             peers: peers.clone(),
@@ -386,8 +388,8 @@ async fn begin(hospital: &Site, centre: &Site) {
 async fn storm(seed: u64) {
     let mut chance = Chance(seed | 1);
     let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let open_hospital = || Site::open(east.path(), HOSPITAL, CENTRE);
-    let open_centre = || Site::open(west.path(), CENTRE, HOSPITAL);
+    let open_hospital = || Site::open(east.path(), HOSPITAL, &[CENTRE]);
+    let open_centre = || Site::open(west.path(), CENTRE, &[HOSPITAL]);
     let (mut hospital, mut centre) = (open_hospital(), open_centre());
     begin(&hospital, &centre).await;
     let mut left = documents(&mut chance);
@@ -473,128 +475,4 @@ async fn any_order_of_slips_and_reports_and_any_crash_end_in_the_book_that_the_c
     while let Some(ended) = running.join_next().await {
         ended.unwrap();
     }
-}
-
-/// Both nodes, with their order and study.
-async fn pair(east: &Path, west: &Path) -> (Site, Site) {
-    let hospital = Site::open(east, HOSPITAL, CENTRE);
-    let centre = Site::open(west, CENTRE, HOSPITAL);
-    begin(&hospital, &centre).await;
-    (hospital, centre)
-}
-
-/// Carries everything both ways, and lets the HIS say yes, until something is so.
-async fn until(
-    hospital: &Site,
-    centre: &Site,
-    told: &mut Vec<(String, u8, usize)>,
-    mut so: impl AsyncFnMut() -> bool,
-) {
-    let give_up = tokio::time::Instant::now() + CALM;
-    while !so().await {
-        assert!(tokio::time::Instant::now() < give_up, "never so");
-        centre.carry(hospital, 100, None).await;
-        hospital.carry(centre, 100, None).await;
-        hospital.hand(told, None).await;
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-}
-
-const AT: &str = "20261128090000+0000";
-
-fn said<'a>(id: &'a str, filler: &'a str, said: &'a str) -> Said<'a> {
-    Said { id, status: "F", filler, at: AT, signer: "D1&DOKUEI&ICHIRO", said }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_readers_of_one_study_are_two_reports_that_both_go_home_and_are_there_after_a_restart()
-{
-    let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (hospital, centre) = pair(east.path(), west.path()).await;
-    let words = ["OBX|1|TX|F^F||the first reader", "OBX|1|TX|F^F||the second reader"];
-    for (n, words) in words.into_iter().enumerate() {
-        let (id, filler) = (format!("M{n}"), format!("READER{n}"));
-        let report = said(&id, &filler, words).report();
-        collect::take(&centre.custody, &report).await.unwrap();
-    }
-    let mut told = Vec::new();
-    until(&hospital, &centre, &mut told, async || {
-        let all = hospital.desk.story(STUDY.into()).await.unwrap_or_default();
-        let yes = |s: &Story| s.row.destinations.iter().any(|(_, word)| word == "accepted");
-        all.len() == 2 && all.iter().all(yes)
-    })
-    .await;
-    assert_eq!(told.len(), 2, "neither replaces the other");
-    hospital.close().await;
-    let hospital = Site::open(east.path(), HOSPITAL, CENTRE);
-    let mut texts = BTreeSet::new();
-    for story in hospital.desk.story(STUDY.into()).await.unwrap() {
-        assert_eq!((story.versions.len(), story.versions[0].standing), (1, Standing::Latest));
-        let document = story.versions[0].documents[0].0.clone();
-        let form = hospital.desk.form(document, FormKind::Text).await.unwrap();
-        texts.insert(String::from_utf8(form.bytes).unwrap());
-    }
-    let wanted = ["the first reader", "the second reader"].map(str::to_owned);
-    assert_eq!(texts, wanted.into());
-    hospital.close().await;
-    centre.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_has_signed_goes_nowhere_until_a_person_answers_for_it() {
-    let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (hospital, centre) = pair(east.path(), west.path()).await;
-    let report = Said { signer: "", ..said("M1", "", "OBX|1|TX|F^F||unsigned") }.report();
-    collect::take(&centre.custody, &report).await.unwrap();
-    let mut told = Vec::new();
-    let held = async || centre.desk.held(10).await.unwrap();
-    until(&hospital, &centre, &mut told, async || held().await.len() == 1).await;
-    let row = held().await.remove(0);
-    assert!(matches!(row.why, Why::Signer(_)), "{row:?}");
-    assert!(centre.custody.lease(want(HOSPITAL, 10)).await.is_empty(), "nothing leaves");
-    assert!(hospital.story().await.is_none() && told.is_empty());
-    centre.desk.release(row.document, "Dr. Duty".into()).await.unwrap();
-    until(&hospital, &centre, &mut told, async || {
-        let story = centre.story().await;
-        story.is_some_and(|s| s.row.destinations.iter().any(|(_, word)| word == "accepted"))
-    })
-    .await;
-    assert_eq!(told.len(), 1);
-    let events = centre.story().await.unwrap().events;
-    assert!(events.iter().any(|e| e.kind == "person" && e.by == "Dr. Duty"), "{events:?}");
-    hospital.close().await;
-    centre.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_critical_report_leaves_before_all_that_waits() {
-    let (east, west) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (hospital, centre) = pair(east.path(), west.path()).await;
-    for n in 0..5 {
-        let (id, filler) = (format!("M{n}"), format!("READER{n}"));
-        let report = said(&id, &filler, "OBX|1|TX|F^F||nothing new").report();
-        collect::take(&centre.custody, &report).await.unwrap();
-    }
-    let last = said("M9", "READER9", "OBX|1|TX|F^F||bleeding|||AA").report();
-    let kept = collect::take(&centre.custody, &last).await.unwrap().kept;
-    // The hospital cannot be reached; everything waits.
-    for _ in 0..400 {
-        let duty = centre.custody.duty(
-            CENTRE.parse().unwrap(),
-            format!("{}{}", collect::KEY, Sha256::of(&last.encode())),
-            HOSPITAL.parse().unwrap(),
-        );
-        if duty.await.unwrap().is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    let mut first = centre.custody.lease(want(HOSPITAL, 2)).await;
-    assert!(first.iter().all(|duty| duty.urgency == Urgency::Stat), "{first:?}");
-    first.retain(|duty| duty.envelope.kind == CargoKind::Report);
-    let cargo: Vec<CargoId> = first.iter().map(|duty| duty.cargo).collect();
-    assert_eq!(cargo, [kept.cargo()], "the report itself; beside it there is its slip");
-    drop(first);
-    hospital.close().await;
-    centre.close().await;
 }
