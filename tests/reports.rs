@@ -4,6 +4,10 @@
 //! `HIKYAKU_TEST_REPORTS` names a folder of more reports (DICOM files and HL7 messages, however
 //! deep), which are read as well.
 
+// Shared with the tests of whole nodes.
+#[path = "gateway/ending.rs"]
+mod ending;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,11 +44,7 @@ fn data() -> PathBuf {
 }
 
 fn run(program: &str, arguments: &[&str], file: &Path) -> (bool, String) {
-    let output = Command::new(program)
-        .args(arguments)
-        .arg(file)
-        .output()
-        .unwrap_or_else(|e| panic!("{program}: {e}; tests/run --prepare installs it"));
+    let output = ending::run(Command::new(program).args(arguments).arg(file));
     let all = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&all).into_owned())
 }
@@ -219,8 +219,9 @@ fn pages_of_ours_are_read_by_poppler_to_the_character_and_drawn() {
     // An image of the page has ink where the text is.
     let (drawn, said) = run("pdftoppm", &["-r", "40", "-gray", "-l", "1"], &path);
     assert!(drawn, "{said}");
-    let image = Command::new("pdftoppm").args(["-r", "40", "-gray", "-l", "1"]).arg(&path).output();
-    let dark = image.unwrap().stdout.iter().skip(15).filter(|b| **b < 128).count();
+    let mut drawing = Command::new("pdftoppm");
+    let image = ending::run(drawing.args(["-r", "40", "-gray", "-l", "1"]).arg(&path));
+    let dark = image.stdout.iter().skip(15).filter(|b| **b < 128).count();
     assert!(dark > 50, "{dark} dark pixels");
 }
 

@@ -4,12 +4,14 @@
 //! Needs `storescp` on the path, and a Python that has `tests/foreign/requirements.txt`: the one
 //! that `HIKYAKU_TEST_PYTHON` names, else that of `tests/run`.
 
+// Shared with the tests of whole nodes.
+#[path = "../gateway/ending.rs"]
+mod ending;
 mod reports;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ use hikyaku::delivery::{
 use hikyaku::metrics::Metrics;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+use crate::ending::Program;
 
 /// Longest wait for anything here; only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,37 +64,33 @@ fn objects(prefix: &str) -> Vec<Sample> {
     .collect()
 }
 
+fn python(script: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
+        .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/foreign").join(script));
+    command
+}
+
 /// A foreign SCP, ended when dropped. Its lines are gathered as they come.
 struct Scp {
-    child: Child,
+    _program: Program,
     port: u16,
     lines: Arc<Mutex<Vec<serde_json::Value>>>,
 }
 
 impl Scp {
     fn start(options: &[&str]) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
-            .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
-        let mut child = Command::new(python)
-            .arg(root.join("tests/foreign/scp.py"))
-            .arg("--stdin")
-            .args(options)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts; see tests/foreign/README.md");
-        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = out.next().expect("scp.py needs pynetdicom; see tests/foreign/README.md");
-        let port = first.unwrap().strip_prefix("listening ").unwrap().parse().unwrap();
+        let mut command = python("scp.py");
+        command.arg("--stdin").args(options).stdin(Stdio::piped());
+        let (mut program, port) = Program::listening(&mut command);
         let lines = Arc::new(Mutex::new(vec![]));
         let gathered = lines.clone();
-        std::thread::spawn(move || {
-            for line in out.map_while(Result::ok) {
-                gathered.lock().unwrap().push(serde_json::from_str(&line).unwrap());
-            }
+        program.each(move |line| {
+            gathered.lock().unwrap().push(serde_json::from_str(&line).unwrap());
         });
-        Self { child, port, lines }
+        Self { _program: program, port, lines }
     }
 
     /// The digests of what arrived, by SOP Instance UID.
@@ -101,13 +101,6 @@ impl Scp {
             digests.entry(text("sop")).or_default().push(text("sha256"));
         }
         digests
-    }
-}
-
-impl Drop for Scp {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -226,7 +219,8 @@ impl Site {
 
     async fn end(self) {
         self.shutdown.cancel();
-        self.delivery.finished().await;
+        let finished = tokio::time::timeout(PATIENCE, self.delivery.finished()).await;
+        finished.expect("delivery ends whatever the other side does");
         self.custody.close().await;
     }
 }
@@ -395,21 +389,15 @@ async fn a_study_arrives_at_dcmtk_bit_preserved() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         free.local_addr().unwrap().port()
     };
-    let mut child = Command::new("storescp")
-        .args(["+xa", "+B", "-od"])
-        .arg(out.path())
-        .arg(port.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("storescp of dcmtk is installed");
+    let mut command = Command::new("storescp");
+    command.args(["+xa", "+B", "-od"]).arg(out.path()).arg(port.to_string());
+    let program = Program::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let samples = objects("study/");
     let site = Site::start(Target::Dicom(pacs(port)));
     site.take_all(&samples).await;
     let duties = site.settled(&[]).await;
     site.end().await;
-    let _ = child.kill();
-    let _ = child.wait();
+    drop(program);
     let received: Vec<Vec<u8>> = std::fs::read_dir(out.path())
         .unwrap()
         .map(|f| std::fs::read(f.unwrap().path()).unwrap())

@@ -1,16 +1,15 @@
 //! Reports on their last way: documents by C-STORE, messages by HL7, files into a folder with an
 //! index.
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use hikyaku::cargo::{CargoKind, ReportFacts, Sha256};
 use hikyaku::custody::state::StateName;
 use hikyaku::delivery::{Hl7Target, Hl7Timeouts, Target};
 use hikyaku::hl7::charset::Charset;
 
-use crate::{PATIENCE, Sample, Scp, Site, assert_all_receipted, pacs, samples};
+use crate::ending::Program;
+use crate::{PATIENCE, Sample, Scp, Site, assert_all_receipted, pacs, python, samples};
 
 fn is_document(sample: &&Sample) -> bool {
     sample.sop_class.starts_with("1.2.840.10008.5.1.4.1.1.88.")
@@ -153,17 +152,9 @@ async fn a_report_with_a_pdf_of_20_mb_reaches_a_receiver_of_hl7_again_after_ae_u
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         free.local_addr().unwrap().port()
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
-        .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
-    let mut child = Command::new(python)
-        .arg(root.join("tests/foreign/ris.py"))
-        .args(["--large", "--answers", "AE,AA,AR", "--text", "BUSY", "--port", &port.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python starts; see tests/foreign/README.md");
-    let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(told.next().unwrap().unwrap().starts_with("listening "));
+    let mut command = python("ris.py");
+    command.args(["--large", "--answers", "AE,AA,AR", "--text", "BUSY"]);
+    let (ris, _) = Program::listening(command.args(["--port", &port.to_string()]));
     let site = Site::start(Target::Hl7(Hl7Target {
         host: "127.0.0.1".into(),
         port,
@@ -194,7 +185,7 @@ async fn a_report_with_a_pdf_of_20_mb_reaches_a_receiver_of_hl7_again_after_ae_u
     assert_all_receipted(&duties);
     let digest = Sha256::of(message.as_bytes()).to_string();
     for answer in ["AE", "AA"] {
-        let line: serde_json::Value = serde_json::from_str(&told.next().unwrap().unwrap()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&ris.line(PATIENCE)).unwrap();
         assert_eq!((&line["id"], &line["answer"]), (&"C1".into(), &answer.into()));
         assert_eq!(line["hex"], digest, "byte for byte, both times");
     }
@@ -204,6 +195,4 @@ async fn a_report_with_a_pdf_of_20_mb_reaches_a_receiver_of_hl7_again_after_ae_u
     assert_eq!(refused.state, StateName::Quarantined);
     assert!(refused.reason.unwrap().contains("AR"));
     site.end().await;
-    let _ = child.kill();
-    let _ = child.wait();
 }

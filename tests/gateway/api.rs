@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::ending::Program;
 use crate::evidence::{ask as say_step, begun, create, ended, set};
 use crate::foreign::python_module;
 use crate::rogue::Authority;
@@ -468,20 +469,16 @@ fn a_certificate_names_its_client_a_foreign_one_none_and_a_revoked_one_ends_its_
     // A connection that stands when its certificate is revoked.
     let mut open = foreign::python("api_client.py");
     open.arg(site.pki().join("ca.crt")).args(&good).arg(caller.port.to_string());
-    let mut open = open
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("a client");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(open.stdout.take().unwrap()));
-    assert_eq!(lines.next().expect("a line").expect("text"), "200");
+    open.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut open = Program::start(&mut open);
+    assert_eq!(open.line(PATIENCE), "200");
     own.revoke(&site, &portal);
     node.edit(|plan| plan.set("api.tls", "crl = [\"pki/revoked.crl\"]"));
     node.ask(&["reload"]);
-    std::io::Write::write_all(&mut open.stdin.take().unwrap(), b"again\n").expect("a client");
-    let said = lines.next().expect("a line").expect("text");
-    assert_eq!(said, "closed");
-    ending::status("the client", &mut open, PATIENCE);
+    let input = open.child.stdin.take();
+    std::io::Write::write_all(&mut input.expect("its input"), b"again\n").expect("a client");
+    assert_eq!(open.line(PATIENCE), "closed");
+    ending::status("the client", &mut open.child, PATIENCE);
     assert!(with(&good, "/missing").is_err(), "and none is opened any more");
     assert_eq!(caller.get("/missing").code, 200, "tokens are no concern of the list");
 }

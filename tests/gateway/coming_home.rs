@@ -61,6 +61,7 @@ fn send(port: u16, message: &[u8]) -> String {
 fn once(port: u16, message: &[u8]) -> Option<Vec<u8>> {
     let mut line = TcpStream::connect(("127.0.0.1", port)).ok()?;
     line.set_read_timeout(Some(ANSWER_TIME)).ok()?;
+    line.set_write_timeout(Some(ANSWER_TIME)).ok()?;
     line.write_all(&[b"\x0B", message, b"\x1C\r"].concat()).ok()?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\x1C\r") {

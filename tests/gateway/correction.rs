@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::thread;
 
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
-use crate::ending;
+use crate::ending::run_with;
 use crate::foreign::{Arrived, Scp, python, scu, scu_ok, storescu};
 use crate::hl7::{Order, Ris};
 use crate::sender::new_study;
-use crate::site::{Node, PATIENCE, Plan, Port, Site, text, until};
+use crate::site::{Node, Plan, Port, Site, text, until};
 
 const IMPLICIT: &str = "1.2.840.10008.1.2";
 const EXPLICIT: &str = "1.2.840.10008.1.2.1";
@@ -31,23 +30,19 @@ fn plan(site: &Site, pacs: &Scp, route: &str) -> Plan {
 fn make(site: &Site, images: &Value) -> PathBuf {
     let folder = site.path().join(format!("images-{}", new_study()));
     let mut command = python("correction.py");
-    command.arg("make").arg(&folder).stdin(Stdio::piped());
-    let mut child = command.spawn().expect("python starts");
-    serde_json::to_writer(child.stdin.take().expect("its input"), images).expect("a reader");
-    assert!(ending::status("correction.py", &mut child, PATIENCE).success());
+    let output = run_with(command.arg("make").arg(&folder), images.to_string());
+    assert!(output.status.success(), "{}", text(&output.stderr));
     folder
 }
 
 /// What pydicom reads in data sets of these transfer syntaxes.
 fn read(data_sets: &[(PathBuf, &str)]) -> Vec<Value> {
     let mut command = python("correction.py");
-    command.arg("read").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("python starts");
-    serde_json::to_writer(child.stdin.take().expect("its input"), data_sets).expect("a reader");
-    let output = ending::output("correction.py", child, PATIENCE);
+    let input = serde_json::to_vec(data_sets).expect("JSON");
+    let output = run_with(command.arg("read"), input);
     let lines = text(&output.stdout);
     let read: Vec<Value> = lines.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
-    assert_eq!(read.len(), data_sets.len(), "{lines}");
+    assert_eq!(read.len(), data_sets.len(), "{lines}{}", text(&output.stderr));
     read
 }
 

@@ -1,17 +1,13 @@
 //! What a new user sees first: `hikyaku demo`.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::circle::Said;
-use crate::ending;
+use crate::ending::{self, Program};
 use crate::foreign::python;
 use crate::part10::{data, digest, files};
 use crate::site::{PATIENCE, hikyaku, run, run_ok, signal, text, until};
@@ -114,35 +110,21 @@ fn a_demo_does_not_begin_in_a_folder_that_has_one_in_it() {
     assert_eq!((output.status.code(), said.contains("another folder")), (Some(2), true), "{said}");
 }
 
-/// A demo that stays, and the lines that it says.
-struct Staying {
-    child: Child,
-    lines: Receiver<String>,
-}
+/// A demo that stays.
+struct Staying(Program);
 
 impl Staying {
     fn start(dir: &Path) -> Self {
         let mut command = hikyaku();
         command.args(["demo", "--stay", "--dir"]).arg(dir).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("the demo starts");
-        let out = BufReader::new(child.stdout.take().expect("its output"));
-        let (sender, lines) = channel();
-        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
-        Self { child, lines }
+        Self(Program::start(&mut command))
     }
 
     /// The next line with this text in it.
     fn line(&self, text: &str) -> String {
-        let next = || self.lines.recv_timeout(Duration::from_secs(60)).expect("it says more");
+        let next = || self.0.line(PATIENCE);
         std::iter::repeat_with(next).find(|line| line.contains(text)).expect("endless")
-    }
-}
-
-impl Drop for Staying {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -202,7 +184,7 @@ fn a_demo_that_stays_takes_an_order_images_and_reports_of_the_users_own_and_ends
         let shown = follow(command);
         assert!(shown.contains(shows), "{command}: {shown}");
     }
-    signal(&demo.child, Signal::SIGTERM);
-    let ended = ending::status("the demo", &mut demo.child, PATIENCE);
+    signal(&demo.0.child, Signal::SIGTERM);
+    let ended = ending::status("the demo", &mut demo.0.child, PATIENCE);
     assert!(ended.success(), "{ended}");
 }

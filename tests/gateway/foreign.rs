@@ -1,15 +1,14 @@
 //! DICOM programs that are not ours: pynetdicom by `tests/foreign/*.py`, and dcmtk.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde::Deserialize;
 
-use crate::site::{PATIENCE, Site, run, terminate, text, until};
-use crate::{ending, part10, ports};
+use crate::ending::{Program, run_with};
+use crate::site::{Site, run, terminate, text, until};
+use crate::{part10, ports};
 
 /// The AE title of every foreign receiver.
 pub(crate) const AE_TITLE: &str = "FOREIGN";
@@ -56,7 +55,7 @@ pub(crate) struct Scp {
     folder: PathBuf,
     options: Vec<String>,
     arrived: Arc<Mutex<Vec<Arrived>>>,
-    child: Mutex<Option<Child>>,
+    program: Mutex<Option<Program>>,
 }
 
 impl Scp {
@@ -75,7 +74,7 @@ impl Scp {
             folder: site.path().join(format!("received-{port}")),
             options: options.iter().map(|o| (*o).to_owned()).collect(),
             arrived: Arc::default(),
-            child: Mutex::new(None),
+            program: Mutex::new(None),
         }
     }
 
@@ -84,23 +83,18 @@ impl Scp {
         let mut command = python("scp.py");
         command.args(["--port", &self.port.to_string(), "--ae", AE_TITLE, "--out"]);
         command.arg(&self.folder).args(&self.options);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let child_ref = child.as_mut().expect("the receiver starts");
-        let mut lines = BufReader::new(child_ref.stdout.take().expect("its output"));
-        let mut first = String::new();
-        lines.read_line(&mut first).expect("its first line");
-        assert!(first.starts_with("listening "), "the receiver says {first:?}");
+        let (mut program, _) = Program::listening(command.stdin(Stdio::null()));
         let arrived = self.arrived.clone();
-        thread::spawn(move || collect(lines, &arrived));
-        *self.child.lock().expect("no panic") = child.ok();
+        program.each(move |line| match serde_json::from_str(&line) {
+            Ok(one) => arrived.lock().expect("no panic").push(one),
+            Err(e) => eprintln!("the receiver says {line:?}: {e}"),
+        });
+        *self.program.lock().expect("no panic") = Some(program);
     }
 
     /// Ends it; what has arrived is still known.
     pub(crate) fn kill(&self) {
-        if let Some(mut child) = self.child.lock().expect("no panic").take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        drop(self.program.lock().expect("no panic").take());
     }
 
     /// Ends it and starts it with other options.
@@ -127,24 +121,6 @@ impl Scp {
     pub(crate) fn wait(&self, n: usize) -> Vec<Arrived> {
         until(&format!("{n} objects arrive at {}", self.port), || self.arrived().len() >= n);
         self.arrived()
-    }
-}
-
-fn collect(lines: BufReader<ChildStdout>, arrived: &Mutex<Vec<Arrived>>) {
-    for line in lines.lines().map_while(Result::ok) {
-        match serde_json::from_str(&line) {
-            Ok(one) => arrived.lock().expect("no panic").push(one),
-            Err(e) => eprintln!("the receiver says {line:?}: {e}"),
-        }
-    }
-}
-
-impl Drop for Scp {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.lock().ok().and_then(|mut c| c.take()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
@@ -268,12 +244,7 @@ pub(crate) fn modality_with(
 ) -> Vec<serde_json::Value> {
     let mut command = python("modality.py");
     command.arg(port.to_string()).args(options);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("a modality that starts");
-    let mut input = child.stdin.take().expect("its input");
-    std::io::Write::write_all(&mut input, steps.to_string().as_bytes()).expect("a reader");
-    drop(input);
-    let output = ending::output("the modality", child, PATIENCE);
+    let output = run_with(&mut command, steps.to_string());
     let (lines, said) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{}: {lines}{said}", output.status);
     let line = |l: &str| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"));

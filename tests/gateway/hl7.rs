@@ -18,6 +18,7 @@ impl Ris {
     pub(crate) fn connect(node: &Node) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", node.port(Port::Hl7))).expect("a listener");
         stream.set_read_timeout(Some(ANSWER_TIME)).expect("a timeout");
+        stream.set_write_timeout(Some(ANSWER_TIME)).expect("a timeout");
         Self(stream)
     }
 

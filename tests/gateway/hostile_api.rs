@@ -41,6 +41,7 @@ impl Target {
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a listener");
         stream.set_read_timeout(Some(WAIT)).expect("a timeout");
+        stream.set_write_timeout(Some(WAIT)).expect("a timeout");
         stream
     }
 

@@ -4,6 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+/// Longest wait for a piece of an answer, and for a reader.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
 /// Status code and body of `GET path`.
 pub(crate) fn get(port: u16, path: &str) -> io::Result<(u16, Vec<u8>)> {
     exchange(port, "GET", path, b"")
@@ -17,7 +20,8 @@ pub(crate) fn post(port: u16, path: &str, body: &[u8]) -> io::Result<(u16, Vec<u
 /// HTTP/1.0, so that the end of the connection is the end of the body.
 fn exchange(port: u16, method: &str, path: &str, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(ANSWER_TIME))?;
+    stream.set_write_timeout(Some(ANSWER_TIME))?;
     let head = format!(
         "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n",
         body.len()

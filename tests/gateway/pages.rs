@@ -1,15 +1,14 @@
 //! What anybody may read: metrics, health, readiness, status, and the log. Nothing of a patient.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use dicom_dictionary_std::tags;
 
-use crate::ending;
+use crate::ending::run_with;
 use crate::foreign::{Scp, scu, scu_ok};
 use crate::part10::{data, files};
-use crate::site::{Node, PATIENCE, Port, Site, text, until};
+use crate::site::{Node, Port, Site, text, until};
 
 /// Names, numbers and birth dates of the patients in the samples and in the study.
 fn patients() -> BTreeSet<String> {
@@ -63,13 +62,7 @@ fn prometheus_finds_nothing_to_complain_of_in_the_metrics() {
         let (code, page) = node.page("/metrics");
         assert_eq!(code, 200);
         let mut promtool = Command::new("promtool");
-        promtool.args(["check", "metrics"]).stdin(Stdio::piped());
-        promtool.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut promtool = promtool.spawn().expect("promtool, which tests/run installs");
-        let mut input = promtool.stdin.take().expect("its input");
-        input.write_all(page.as_bytes()).expect("it reads");
-        drop(input);
-        let output = ending::output("promtool", promtool, PATIENCE);
+        let output = run_with(promtool.args(["check", "metrics"]), page);
         let said = text(&output.stdout) + &text(&output.stderr);
         // People count the days of a certificate, whatever the base unit.
         let days = "hikyaku_certificate_days_left use base unit";

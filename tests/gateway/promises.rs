@@ -10,10 +10,10 @@
 //! (`power.rs` says what they model).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::chance::{Chance, scale};
-use crate::ending;
+use crate::ending::{self, Program};
 use crate::foreign::{modality, python};
 use crate::hl7::{Order, Ris, code};
 use crate::mount::{Mounted, Volume};
@@ -39,6 +39,8 @@ const ASKED_AGAIN: usize = 300;
 const STUDIES_SHOWN: usize = 20;
 /// Between two orders: a busy RIS, not a flood.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Longest wait for an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// What was said yes to.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +66,7 @@ struct Talk {
     notes: Notes,
     over: Arc<AtomicBool>,
     ris: JoinHandle<()>,
-    modality: Child,
+    modality: Program,
     listener: JoinHandle<()>,
 }
 
@@ -74,11 +76,10 @@ impl Talk {
         let mut command = python("diligent.py");
         command.arg(node.port(Port::Dicom).to_string()).arg(new_study());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut modality = command.spawn().expect("a modality that starts");
-        let said = BufReader::new(modality.stdout.take().expect("its output"));
-        let listener = thread::spawn({
+        let mut modality = Program::start(&mut command);
+        let listener = modality.each({
             let notes = notes.clone();
-            move || said.lines().map_while(Result::ok).for_each(|line| note(&notes, &line))
+            move |line| note(&notes, &line)
         });
         let (port, study) = (node.port(Port::Hl7), new_study());
         let ris = thread::spawn({
@@ -95,8 +96,8 @@ impl Talk {
     fn finish(mut self) -> Promised {
         self.over.store(true, Ordering::Relaxed);
         self.ris.join().expect("a RIS that ends well");
-        drop(self.modality.stdin.take());
-        let ended = ending::status("the modality", &mut self.modality, PATIENCE);
+        drop(self.modality.child.stdin.take());
+        let ended = ending::status("the modality", &mut self.modality.child, PATIENCE);
         self.listener.join().expect("a listener that ends");
         assert!(ended.success(), "the modality got an answer that it cannot have: {ended}");
         self.notes.lock().expect("no panic while noting").clone()
@@ -136,7 +137,8 @@ fn order_on(port: u16, study: &str, notes: &Notes, over: &AtomicBool) {
 
 /// The answer to a message; nothing when the line broke before it was whole.
 fn tell(line: &mut TcpStream, message: &str) -> Option<Vec<u8>> {
-    line.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    line.set_read_timeout(Some(ANSWER_TIME)).ok()?;
+    line.set_write_timeout(Some(ANSWER_TIME)).ok()?;
     line.write_all(&[b"\x0B", message.as_bytes(), b"\x1C\r"].concat()).ok()?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\x1C\r") {

@@ -1,13 +1,12 @@
 //! A RIS that takes orders and is not ours: `tests/foreign/ris.py`.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde::Deserialize;
 
+use crate::ending::Program;
 use crate::foreign::python;
 use crate::ports;
 use crate::site::until;
@@ -38,7 +37,7 @@ impl Told {
 pub(crate) struct Receiver {
     port: u16,
     told: Arc<Mutex<Vec<Told>>>,
-    child: Mutex<Option<Child>>,
+    program: Mutex<Option<Program>>,
 }
 
 impl Receiver {
@@ -51,37 +50,25 @@ impl Receiver {
 
     /// One that has its port but does not listen yet.
     pub(crate) fn down() -> Self {
-        Self { port: ports::free(), told: Arc::default(), child: Mutex::new(None) }
+        Self { port: ports::free(), told: Arc::default(), program: Mutex::new(None) }
     }
 
     /// Makes it listen.
     pub(crate) fn up(&self, options: &[&str]) {
         let mut command = python("ris.py");
         command.args(["--port", &self.port.to_string()]).args(options);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = child.expect("the receiver starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output"));
-        let mut first = String::new();
-        lines.read_line(&mut first).expect("its first line");
-        assert!(first.starts_with("listening "), "the receiver says {first:?}");
+        let (mut program, _) = Program::listening(command.stdin(Stdio::null()));
         let told = self.told.clone();
-        thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                match serde_json::from_str(&line) {
-                    Ok(one) => told.lock().expect("no panic").push(one),
-                    Err(e) => eprintln!("the receiver says {line:?}: {e}"),
-                }
-            }
+        program.each(move |line| match serde_json::from_str(&line) {
+            Ok(one) => told.lock().expect("no panic").push(one),
+            Err(e) => eprintln!("the receiver says {line:?}: {e}"),
         });
-        *self.child.lock().expect("no panic") = Some(child);
+        *self.program.lock().expect("no panic") = Some(program);
     }
 
     /// Ends it; what it was told is still known.
     pub(crate) fn kill(&self) {
-        if let Some(mut child) = self.child.lock().expect("no panic").take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        drop(self.program.lock().expect("no panic").take());
     }
 
     /// Ends it and starts it with other options.
@@ -111,14 +98,5 @@ impl Receiver {
         told.retain(|m| m.field("ORC-2").split('^').next() == Some(number));
         told.dedup_by(|a, b| a.id == b.id);
         told.iter().map(|m| m.field("ORC-1").to_owned()).collect()
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.lock().ok().and_then(|mut c| c.take()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }

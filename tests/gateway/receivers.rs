@@ -1,14 +1,13 @@
 //! Receivers of notices that are not ours: `tests/foreign/receivers.py`, by Python's http.server and
 //! aiosmtpd. And foreign images: `tests/foreign/make_images.py`, by pydicom.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde_json::Value;
 
+use crate::ending::Program;
 use crate::foreign::{python, scu_ok};
 use crate::site::{Node, Port, Site, run_ok, until};
 use crate::{ports, site};
@@ -20,7 +19,7 @@ pub(crate) struct Receiver {
     options: Vec<String>,
     answers: PathBuf,
     got: Arc<Mutex<Vec<Value>>>,
-    child: Mutex<Option<Child>>,
+    program: Mutex<Option<Program>>,
 }
 
 impl Receiver {
@@ -39,27 +38,20 @@ impl Receiver {
             options: options.iter().map(|o| (*o).to_owned()).collect(),
             answers: site.path().join(format!("answers-{port}")),
             got: Arc::default(),
-            child: Mutex::new(None),
+            program: Mutex::new(None),
         }
     }
 
     pub(crate) fn up(&self) {
         let mut command = python("receivers.py");
         command.args([self.kind, &self.port.to_string(), "--answers"]).arg(&self.answers);
-        command.args(&self.options).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the receiver starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output"));
-        let mut first = String::new();
-        lines.read_line(&mut first).expect("its first line");
-        assert!(first.starts_with("listening "), "the receiver says {first:?}");
+        let (mut program, _) = Program::listening(command.args(&self.options).stdin(Stdio::null()));
         let got = self.got.clone();
-        thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let one = serde_json::from_str(&line).expect("JSON");
-                got.lock().expect("no panic").push(one);
-            }
+        program.each(move |line| {
+            let one = serde_json::from_str(&line).expect("JSON");
+            got.lock().expect("no panic").push(one);
         });
-        *self.child.lock().expect("no panic") = Some(child);
+        *self.program.lock().expect("no panic") = Some(program);
     }
 
     /// What it answers from now on.
@@ -90,15 +82,6 @@ impl Receiver {
     pub(crate) fn wait_mails(&self, n: usize) -> Vec<Value> {
         until(&format!("{n} mails arrive"), || self.got().len() >= n);
         self.got()
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.lock().ok().and_then(|mut c| c.take()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 

@@ -309,8 +309,8 @@ impl Home {
         let stored = self.stored(&sent.study);
         let home: Vec<&Facts> = stored.iter().filter(|one| one.sop == sent.sop).collect();
         assert_eq!(home.len(), 1, "{sent:?}: {stored:?}");
-        let same = python("documents.py").arg("same").args([&sent.file, &home[0].file]).output();
-        assert_eq!(text(&same.expect("an answer").stdout).trim(), "same", "{sent:?}");
+        let same = run(python("documents.py").arg("same").args([&sent.file, &home[0].file]));
+        assert_eq!(text(&same.stdout).trim(), "same", "{sent:?}");
         self.arrived_alike(&sent.sop);
         for program in ["dcmftest", "dsrdump", "dsr2xml"] {
             let (before, after) = (says(program, &sent.file), says(program, &home[0].file));

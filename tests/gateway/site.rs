@@ -23,12 +23,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use crate::ending::run;
 use crate::{ending, http, ports};
 
 /// How long anything may take before a test says that it does not happen. No test measures time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// Longest that any program may run to whose end a test waits.
-const PROGRAM_TIME: Duration = Duration::from_secs(300);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a log that a failed test shows.
@@ -42,13 +41,6 @@ pub(crate) const READING: &str = "reading-centre";
 /// The program under test.
 pub(crate) fn hikyaku() -> Command {
     Command::new(env!("CARGO_BIN_EXE_hikyaku"))
-}
-
-/// Runs a command to its end.
-pub(crate) fn run(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    ending::output(&format!("{command:?}"), child, PROGRAM_TIME)
 }
 
 /// Standard output of a command that must succeed.
@@ -90,12 +82,11 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// Ends a process politely, and one that does not heed it by force.
-pub(crate) fn terminate(child: &mut Child) -> ExitStatus {
+pub(crate) fn terminate(child: &mut Child) {
     signal(child, Signal::SIGTERM);
-    ending::within(child, PATIENCE).unwrap_or_else(|| {
-        let _ = child.kill();
-        child.wait().expect("a child that can be waited for")
-    })
+    if ending::within(child, PATIENCE).is_none() {
+        ending::kill(child);
+    }
 }
 
 pub(crate) fn signal(child: &Child, signal: Signal) {
@@ -590,8 +581,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(mut child) = lock(&self.life).child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            ending::kill(&mut child);
         }
         if thread::panicking() {
             eprintln!("{}", self.tail());

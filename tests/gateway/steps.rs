@@ -1,12 +1,11 @@
 //! Performed procedure steps passed on to a RIS. Modality and RIS are pynetdicom.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::ending::Program;
 use crate::evidence::{ask, begun, create, ended, set};
 use crate::foreign::{modality, python};
 use crate::ports;
@@ -17,13 +16,13 @@ use crate::site::{Node, Plan, Port, Site, text, until};
 struct Ris {
     port: u16,
     said: Arc<Mutex<Vec<Value>>>,
-    child: Mutex<Option<Child>>,
+    program: Mutex<Option<Program>>,
 }
 
 impl Ris {
     /// One that has its port and does not listen yet.
     fn down() -> Self {
-        Self { port: ports::free(), said: Arc::default(), child: Mutex::new(None) }
+        Self { port: ports::free(), said: Arc::default(), program: Mutex::new(None) }
     }
 
     fn start(options: &[&str]) -> Self {
@@ -35,27 +34,17 @@ impl Ris {
     fn up(&self, options: &[&str]) {
         let mut command = python("services.py");
         command.args(["--steps", "--port", &self.port.to_string()]).args(options);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let child_ref = child.as_mut().expect("a RIS that starts");
-        let mut lines = BufReader::new(child_ref.stdout.take().expect("its output"));
-        let mut first = String::new();
-        lines.read_line(&mut first).expect("its first line");
-        assert!(first.starts_with("listening "), "{first:?}");
+        let (mut program, _) = Program::listening(command.stdin(Stdio::piped()));
         let said = self.said.clone();
-        thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-                said.lock().expect("no panic").push(line);
-            }
+        program.each(move |line| {
+            let line = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            said.lock().expect("no panic").push(line);
         });
-        *self.child.lock().expect("no panic") = child.ok();
+        *self.program.lock().expect("no panic") = Some(program);
     }
 
     fn kill(&self) {
-        if let Some(mut child) = self.child.lock().expect("no panic").take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        drop(self.program.lock().expect("no panic").take());
     }
 
     /// What it was asked, in order: what, of which step, and its answer.
@@ -73,12 +62,6 @@ impl Ris {
 
     fn line(&self, n: usize) -> Value {
         self.said.lock().expect("no panic")[n].clone()
-    }
-}
-
-impl Drop for Ris {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::site::{Node, signal, text, until};
+use crate::ending;
+use crate::site::{Node, PATIENCE, signal, text, until};
 
 /// An strace that is attached to a node.
 pub(crate) struct Strace {
@@ -48,7 +49,7 @@ impl Strace {
         });
         // It ends with the node, too, when the fault strikes at once.
         if ended && node.ended().is_none() {
-            let said = child.wait_with_output().map(|o| text(&o.stderr)).unwrap_or_default();
+            let said = text(&ending::output("strace", child, PATIENCE).stderr);
             eprintln!("skipped: needs ptrace: {said}");
             return None;
         }
@@ -62,7 +63,6 @@ impl Drop for Strace {
     fn drop(&mut self) {
         signal(&self.child, Signal::SIGTERM);
         thread::sleep(Duration::from_millis(100));
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        ending::kill(&mut self.child);
     }
 }

@@ -2,9 +2,8 @@
 //! of dcmtk's `wlmscpfs` and of pynetdicom that a node asks.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, Tag, VR};
@@ -14,6 +13,7 @@ use hikyaku::dicom::dataset;
 use hikyaku::dicom::text::Repertoire;
 use serde_json::{Value, json};
 
+use crate::ending::Program;
 use crate::foreign::{modality, modality_with, python};
 use crate::hl7::{Order, Ris, code};
 use crate::ports;
@@ -396,7 +396,7 @@ fn item(accession: &str, patient: &str, name: &str, station: &str, study: &str) 
 struct Wlmscpfs {
     port: u16,
     folder: PathBuf,
-    child: Option<Child>,
+    program: Option<Program>,
 }
 
 impl Wlmscpfs {
@@ -404,7 +404,7 @@ impl Wlmscpfs {
         let folder = site.path().join("worklists");
         fs::create_dir_all(folder.join("RIS")).expect("a folder");
         fs::write(folder.join("RIS/lockfile"), "").expect("a lock file");
-        let mut ris = Self { port: ports::free(), folder, child: None };
+        let mut ris = Self { port: ports::free(), folder, program: None };
         ris.up();
         ris
     }
@@ -412,15 +412,12 @@ impl Wlmscpfs {
     fn up(&mut self) {
         let mut command = Command::new("wlmscpfs");
         command.args(["-csk", "-dfr", "-dfp"]).arg(&self.folder).arg(self.port.to_string());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.child = Some(child.expect("dcmtk is installed"));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.program = Some(Program::start(&mut command));
     }
 
     fn down(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.program = None;
     }
 
     fn put(&self, name: &str, item: &[u8]) {
@@ -428,12 +425,6 @@ impl Wlmscpfs {
         let whole = path.with_extension("new");
         fs::write(&whole, part10(item)).expect("a file");
         fs::rename(whole, path).expect("a file");
-    }
-}
-
-impl Drop for Wlmscpfs {
-    fn drop(&mut self) {
-        self.down();
     }
 }
 
@@ -564,33 +555,11 @@ fn a_dead_ris_and_an_answer_that_is_not_whole_are_told_until_they_are_mended() {
     assert_eq!(worklist(&node)["trouble"], Value::Null);
 }
 
-/// A RIS by pynetdicom that ends its answers with a status.
-struct Failing(Child);
-
-impl Failing {
-    fn start(status: &str) -> (Self, u16) {
-        let mut command = python("services.py");
-        command.args(["--final", status, "--matches", "2", "--charset", "\\ISO 2022 IR 87"]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts; see tests/foreign/README.md");
-        let mut out = BufReader::new(child.stdout.take().expect("its output"));
-        let mut first = String::new();
-        out.read_line(&mut first).expect("its first line");
-        let port =
-            first.trim().strip_prefix("listening ").expect("a port").parse().expect("a port");
-        std::thread::spawn(move || out.read_to_end(&mut Vec::new()));
-        (Self(child), port)
-    }
-}
-
-impl Drop for Failing {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A RIS by pynetdicom that ends its answers with a status, and its port.
+fn failing(status: &str) -> (Program, u16) {
+    let mut command = python("services.py");
+    command.args(["--final", status, "--matches", "2", "--charset", "\\ISO 2022 IR 87"]);
+    Program::listening(command.stdin(Stdio::piped()))
 }
 
 #[test]
@@ -598,7 +567,7 @@ fn a_ris_that_answers_with_a_failure_is_told_with_its_status_and_items_without_n
 {
     let site = Site::new();
     for (status, words) in [("A700", "A700"), ("C001", "C001"), ("B001", "B001")] {
-        let (_ris, port) = Failing::start(status);
+        let (_ris, port) = failing(status);
         let name = format!("n{}", status.to_lowercase());
         let own =
             site.node(&name).dicom().orders().folder_destination("folder").route_all("folder");

@@ -1,14 +1,14 @@
 //! Programs that are not ours, started and ended.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::ending::{self, Program, run_with};
 use crate::site::PATIENCE;
 
 fn python(script: &str) -> Command {
@@ -29,16 +29,10 @@ pub(crate) async fn modality(port: u16, options: &[&str], steps: Value) -> Vec<V
     let mut command = python("modality.py");
     command.arg(port.to_string()).args(options);
     tokio::task::spawn_blocking(move || {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts; see tests/foreign/README.md");
-        let steps = steps.to_string();
-        child.stdin.take().unwrap().write_all(steps.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
+        let output = run_with(&mut command, steps.to_string());
         let said = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "the modality fails after {said}");
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the modality fails after {said}: {why}");
         said.lines().map(parse).collect()
     })
     .await
@@ -52,30 +46,19 @@ pub(crate) fn statuses(lines: &[Value]) -> Vec<&str> {
 
 /// `tests/foreign/services.py`, ended when dropped.
 pub(crate) struct Foreign {
-    child: Child,
+    _program: Program,
     pub(crate) port: u16,
     lines: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Foreign {
     pub(crate) fn start(options: &[&str]) -> Self {
-        let mut child = python("services.py")
-            .args(options)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts; see tests/foreign/README.md");
-        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = out.next().expect("services.py needs pynetdicom").unwrap();
-        let port = first.strip_prefix("listening ").unwrap().parse().unwrap();
+        let mut command = python("services.py");
+        let (mut program, port) = Program::listening(command.args(options).stdin(Stdio::piped()));
         let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
         let gathered = lines.clone();
-        std::thread::spawn(move || {
-            for line in out.map_while(Result::ok) {
-                gathered.lock().unwrap().push(parse(&line));
-            }
-        });
-        Self { child, port, lines }
+        program.each(move |line| gathered.lock().unwrap().push(parse(&line)));
+        Self { _program: program, port, lines }
     }
 
     /// What it was asked, once `n` requests have come.
@@ -92,21 +75,15 @@ impl Foreign {
     }
 }
 
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A server of dcmtk, or Orthanc, ended when dropped.
-pub(crate) struct Server(Child);
+pub(crate) struct Server {
+    _program: Program,
+}
 
 impl Server {
     /// Starts it and waits until it listens at `port`.
     pub(crate) fn start(command: &mut Command, port: u16) -> Self {
-        let child = command.stdout(Stdio::null()).spawn().expect("dcmtk and Orthanc are installed");
-        let server = Self(child);
+        let server = Self { _program: Program::start(command.stdout(Stdio::null())) };
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "{command:?} does not listen");
@@ -116,18 +93,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Runs a program of dcmtk to its end without stopping this runtime.
 pub(crate) async fn run(program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(arguments);
-    tokio::task::spawn_blocking(move || command.output().expect("dcmtk is installed"))
-        .await
-        .unwrap()
+    run_command(command).await
+}
+
+/// The same of a command that is more than its arguments.
+pub(crate) async fn run_command(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || ending::run(&mut command)).await.unwrap()
 }

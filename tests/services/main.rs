@@ -9,8 +9,11 @@
 mod archive;
 mod asking;
 mod commitment;
+// Shared with the tests of whole nodes.
+#[path = "../gateway/ending.rs"]
+mod ending;
 mod foreign;
-// Shared with the tests of whole nodes, which use more of it.
+// Shared likewise.
 #[path = "../gateway/http.rs"]
 mod http;
 mod inquiry;

@@ -15,7 +15,7 @@ use hikyaku::dicom::dataset::text;
 use hikyaku::intake::Limits;
 use serde_json::json;
 
-use crate::foreign::{modality, run, statuses};
+use crate::foreign::{modality, run, run_command, statuses};
 use crate::recorder::{Recorder, Worklist};
 use crate::site::Site;
 
@@ -70,8 +70,7 @@ async fn findscu(port: u16, folder: &Path, keys: &[&[u8]]) -> Vec<Vec<u8>> {
     for key in keys {
         command.arg("-k").arg(OsStr::from_bytes(key));
     }
-    let output = tokio::task::spawn_blocking(move || command.output().expect("dcmtk"));
-    let output = output.await.unwrap();
+    let output = run_command(command).await;
     assert!(output.status.success(), "{output:?}");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
