@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use report::{OnAssociation, Peer, Told};
 pub use transaction::{Rules, When};
 
+use crate::calls::Calls;
 use crate::cargo::NodeName;
 use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
@@ -86,15 +87,9 @@ struct Call {
 }
 
 /// Where requests are handed in. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Committer {
-    calls: mpsc::Sender<Call>,
-}
-
-impl std::fmt::Debug for Committer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Committer")
-    }
+    calls: Calls<Call>,
 }
 
 impl Committer {
@@ -110,11 +105,9 @@ impl Committer {
         asked: Asked,
         reporter: Box<dyn OnAssociation>,
     ) -> Result<(), Fault> {
-        let gone = || Fault::failed("the node is starting or stopping");
-        let (reply, answer) = oneshot::channel();
-        let call = Call { asker, asked, reporter, reply };
-        self.calls.send(call).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let gone = || Err(Fault::failed("the node is starting or stopping"));
+        let call = |reply| Call { asker, asked, reporter, reply };
+        self.calls.ask(call).await.unwrap_or_else(gone)
     }
 }
 
@@ -181,7 +174,7 @@ pub fn start(
             Err(Stopped) = driver.work(inbox) => {}
         }
     });
-    (Committer { calls }, task)
+    (Committer { calls: calls.into() }, task)
 }
 
 impl Driver {

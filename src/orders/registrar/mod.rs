@@ -79,6 +79,7 @@ pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
 pub use wholes::{HINTS_MAX, Hint, Whole, Wholes};
 pub use worklist::{FindError, Finding, QUERIES_MAX};
 
+use crate::calls::{self, at_once, later};
 use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
 use crate::custody::overlay::{Overlay, Stopped};
@@ -94,7 +95,7 @@ use crate::orders::passing::Door;
 use crate::orders::priors::PriorRule;
 use crate::orders::retriever::Task;
 use cases::Cases;
-use desk::{Answer, Call};
+use desk::Call;
 use keys::{CURSOR, OPEN};
 use priors_in::Searches;
 use recalls::Recalls;
@@ -149,8 +150,7 @@ pub struct Config {
     pub pass_on: Door,
 }
 
-/// Says its answer once the turn is durable, or why it is not.
-type Owed = Box<dyn FnOnce(Result<(), DeskError>) + Send>;
+type Owed = calls::Owed<DeskError>;
 
 /// The state, and its one owner.
 struct Registrar {
@@ -239,7 +239,7 @@ pub fn start(
             Err(Stopped) = work => shutdown.cancelled().await,
         }
     });
-    (Desk { calls, shelf, letters, hints }, task)
+    (Desk { calls: calls.into(), shelf, letters, hints }, task)
 }
 
 impl Registrar {
@@ -393,13 +393,6 @@ impl Registrar {
 
     /// Answers a call, or lays its changes over the book; the answer is said when the turn ends.
     async fn call(&mut self, call: Call, now: Timestamp) -> Result<Owed, Stopped> {
-        fn later<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            Box::new(move |durable| drop(reply.send(durable.and(found))))
-        }
-        fn at_once<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            let _ = reply.send(found);
-            Box::new(|_| {})
-        }
         Ok(match call {
             Call::Message { message, reply } => self.message(&message, now, reply).await?,
             Call::Add { order, by, reply } => later(reply, self.add(*order, &by, now).await?),
@@ -430,8 +423,7 @@ impl Registrar {
             Call::IsWanted { study, reply } => later(reply, Ok(self.is_wanted(&study).await?)),
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
             Call::Correction { image, reply } => {
-                let _ = reply.send(self.correction(&image.0, &image.1, now).await?);
-                Box::new(|_| {})
+                at_once(reply, self.correction(&image.0, &image.1, now).await?)
             }
             Call::Step { step, reply } => {
                 let counted = (self.metrics.steps.clone(), step.word());

@@ -54,6 +54,7 @@ use super::critical::Ladder;
 use super::make::Home;
 use super::signers::SignerRules;
 use super::turnaround::Promises;
+use crate::calls::{self, at_once, later};
 use crate::cargo::{DestinationName, NodeName, Sha256};
 use crate::clock::{self, Timestamp};
 use crate::custody::overlay::{Overlay, Stopped};
@@ -63,7 +64,7 @@ use crate::metrics::Metrics;
 use crate::orders::letter::Letter;
 use crate::orders::notice::Rule;
 use crate::orders::registrar;
-use desk::{Answer, Call};
+use desk::Call;
 use loops::Loops;
 use record::{CURSOR, Cursor, NoteRecord, entry};
 use timers::Timers;
@@ -119,8 +120,7 @@ pub struct Config {
     pub notices: Vec<Rule>,
 }
 
-/// Says its answer once the turn is durable, or why it is not.
-type Owed = Box<dyn FnOnce(Result<(), DeskError>) + Send>;
+type Owed = calls::Owed<DeskError>;
 
 /// The state, and its one owner.
 struct Secretary {
@@ -188,7 +188,7 @@ pub fn start(
             Err(Stopped) = work => shutdown.cancelled().await,
         }
     });
-    (Desk { calls }, task)
+    (Desk { calls: calls.into() }, task)
 }
 
 impl Secretary {
@@ -321,13 +321,6 @@ impl Secretary {
 
     /// Answers a call, or lays its changes over the book; the answer is said when the turn ends.
     async fn call(&mut self, call: Call, now: Timestamp) -> Result<Owed, Stopped> {
-        fn later<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            Box::new(move |durable| drop(reply.send(durable.and(found))))
-        }
-        fn at_once<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            let _ = reply.send(found);
-            Box::new(|_| {})
-        }
         Ok(match call {
             Call::Rows { page, reply } => at_once(reply, self.rows(&page).await?),
             Call::Held { limit, reply } => at_once(reply, self.held(limit).await?),
