@@ -90,6 +90,8 @@ use partial::PartialKey;
 
 /// Requests that may wait for the custodian at once.
 const REQUESTS_MAX: usize = 1024;
+/// How often whoever waits for the ledger looks whether it is ready.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How custody is kept.
 #[derive(Debug, Clone)]
@@ -487,6 +489,13 @@ impl Custody {
     /// What metrics, health and the status page show, as of the last turn.
     pub fn summary(&self) -> Arc<Summary> {
         self.shared.summary.load_full()
+    }
+
+    /// Waits until the ledger is proven or rebuilt: leases, listings and books are served.
+    pub async fn until_ready(&self) {
+        while !self.summary().ready {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// New watermarks and quotas, from now on.

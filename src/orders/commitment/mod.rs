@@ -32,12 +32,13 @@ use crate::calls::Calls;
 use crate::cargo::NodeName;
 use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
+use crate::custody::overlay::Stopped;
 use crate::dicom::AeTitle;
 use crate::dicom::commitment::{Asked, Reference};
 use crate::dicom::fault::Fault;
 use crate::metrics::Metrics;
 use crate::orders::registrar::{CommitmentList, Desk};
-use book::{Book, Stopped};
+use book::Book;
 use transaction::{Decision, Transaction};
 
 /// Instances of one request.
@@ -169,19 +170,14 @@ pub fn start(
         forgot_at: Timestamp::default(),
     };
     let task = tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            Err(Stopped) = driver.work(inbox) => {}
-        }
+        shutdown.run_until_cancelled(driver.work(inbox)).await;
     });
     (Committer { calls: calls.into() }, task)
 }
 
 impl Driver {
     async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
-        while !self.custody.summary().ready {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.custody.until_ready().await;
         for (transaction, references) in self.book.open().await? {
             self.last = self.last.max(transaction.number);
             self.open.insert(transaction.number, Open::new(transaction, references, None));

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use driver::{Driver, Stopped};
+use driver::Driver;
 pub use mail::{Protection, Relay};
 pub use webhook::Webhook;
 
@@ -182,10 +182,7 @@ pub fn start(
     let (shown, watched) = watch::channel(Undelivered::default());
     let driver = Driver::new(config, custody, letters, metrics, shown);
     let task = tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            Err(Stopped) = driver.work(inbox) => {}
-        }
+        shutdown.run_until_cancelled(driver.work(inbox)).await;
     });
     (Notifier { calls: calls.into(), shown: watched }, task)
 }

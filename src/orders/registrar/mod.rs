@@ -117,8 +117,6 @@ pub const DUE_MAX: usize = 64;
 const OPEN_MAX: usize = 1_000_000;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// How often it is asked whether the ledger is ready.
-const LOOK: Duration = Duration::from_millis(20);
 /// Pause after a turn that could not be written.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -232,12 +230,8 @@ pub fn start(
         metrics,
     };
     let task = tokio::spawn(async move {
-        let work = registrar.work(inbox);
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            // Custody has stopped, and the node with it.
-            Err(Stopped) = work => shutdown.cancelled().await,
-        }
+        // It ends by itself only when custody has stopped, and the node with it.
+        shutdown.run_until_cancelled(registrar.work(inbox)).await;
     });
     (Desk { calls: calls.into(), shelf, letters, hints }, task)
 }
@@ -245,9 +239,7 @@ pub fn start(
 impl Registrar {
     async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
         let mut arrived = self.custody.arrived();
-        while !self.custody.summary().ready {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.custody.until_ready().await;
         self.index_worklist().await?;
         self.load().await?;
         let mut tick = tokio::time::interval(TICK);

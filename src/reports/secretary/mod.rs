@@ -81,8 +81,6 @@ pub const DUE_MAX: usize = 64;
 pub const OPEN_MAX: usize = 1_000_000;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// How often it is asked whether the ledger is ready.
-const LOOK: Duration = Duration::from_millis(20);
 /// How far the clock may go back before all timers are looked at.
 const BACK: Duration = Duration::from_secs(60);
 /// Pause after a turn that could not be written.
@@ -181,12 +179,8 @@ pub fn start(
         metrics,
     };
     let task = tokio::spawn(async move {
-        let work = secretary.work(inbox);
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            // Custody has stopped, and the node with it.
-            Err(Stopped) = work => shutdown.cancelled().await,
-        }
+        // It ends by itself only when custody has stopped, and the node with it.
+        shutdown.run_until_cancelled(secretary.work(inbox)).await;
     });
     (Desk { calls: calls.into() }, task)
 }
@@ -194,9 +188,7 @@ pub fn start(
 impl Secretary {
     async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
         let mut arrived = self.custody.arrived();
-        while !self.custody.summary().ready {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.custody.until_ready().await;
         self.load().await?;
         let mut wholes = self.orders.wholes();
         let mut tick = tokio::time::interval(TICK);
