@@ -7,12 +7,15 @@
 //!
 //! | rank | modules |
 //! |---|---|
-//! | 0 | [`cargo`], [`clock`], [`dicom`], [`hl7`], [`metrics`] |
+//! | 0 | [`calls`], [`cargo`], [`clock`], [`dicom`], [`hl7`], [`metrics`] |
 //! | 1 | [`routing`], [`custody`], [`inquiry`] |
 //! | 2 | [`intake`], [`tunnel`], [`delivery`], [`orders`], [`reports`] |
 //! | 3 | [`ops`] |
 //! | 4 | [`config`], [`node`] |
 //! | 5 | [`cli`] and the binary |
+
+// How whoever owns some state is asked: a call, its answer, what a turn owes.
+pub mod calls;
 
 // What a node keeps and carries: names, identities, urgency, the envelope.
 pub mod cargo;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by rank; a module imports only from ranks below its own.
 const RANKS: [&[&str]; 6] = [
-    &["cargo", "clock", "dicom", "hl7", "metrics"],
+    &["calls", "cargo", "clock", "dicom", "hl7", "metrics"],
     &["routing", "custody", "inquiry"],
     &["intake", "tunnel", "delivery", "orders", "reports"],
     &["ops"],

@@ -304,7 +304,8 @@ impl Custody {
             AssembleError::Stopped => TakeError::Stopped,
             other => TakeError::Io(other.to_string()),
         })?;
-        self.send(|reply| Request::Take { draft: Box::new(draft), received, reply })
+        self.requests
+            .ask(|reply| Request::Take { draft: Box::new(draft), received, reply })
             .await
             .unwrap_or(Err(TakeError::Stopped))
     }

@@ -64,7 +64,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 pub use assembly::{AssembleError, Assembled, Assembly, Limits as AssemblyLimits};
 pub use body::{Body, BodyError, BodyReader};
@@ -80,6 +80,7 @@ pub use status::{
 pub use stop::{Stop, StopSwitch};
 pub use verify::{CargoEntry, Verdict, export, verify};
 
+use crate::calls::Calls;
 use crate::cargo::{Assignment, DestinationName, Envelope, Identity, NodeName, Urgency};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
@@ -89,6 +90,8 @@ use partial::PartialKey;
 
 /// Requests that may wait for the custodian at once.
 const REQUESTS_MAX: usize = 1024;
+/// How often whoever waits for the ledger looks whether it is ready.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How custody is kept.
 #[derive(Debug, Clone)]
@@ -153,7 +156,7 @@ impl Config {
 #[derive(Debug, Clone)]
 pub struct Custody {
     node: NodeName,
-    requests: mpsc::Sender<Request>,
+    requests: Calls<Request>,
     yard: Arc<Yard>,
     shared: Arc<Shared>,
 }
@@ -392,7 +395,7 @@ impl Custody {
         let node = config.node.clone();
         let custodian = Custodian::open(config, lock, yard.clone(), shared.clone(), metrics)?;
         custodian.start(inbox, requests.clone());
-        Ok(Self { node, requests, yard, shared })
+        Ok(Self { node, requests: requests.into(), yard, shared })
     }
 
     /// This node's name.
@@ -438,7 +441,7 @@ impl Custody {
     /// The yes to cargo that is in custody already, or was and has a tombstone.
     pub async fn find(&self, identity: &Identity) -> Option<Kept> {
         let identity = identity.clone();
-        self.send(|reply| Request::Find { identity, reply }).await.flatten()
+        self.requests.ask(|reply| Request::Find { identity, reply }).await.flatten()
     }
 
     /// Routes cargo again that is in custody already: new destinations get duties, open duties
@@ -453,7 +456,8 @@ impl Custody {
         assignments: Vec<Assignment>,
     ) -> Result<(), TakeError> {
         let cargo = kept.cargo;
-        self.send(|reply| Request::RouteAgain { cargo, assignments, reply })
+        self.requests
+            .ask(|reply| Request::RouteAgain { cargo, assignments, reply })
             .await
             .unwrap_or(Err(TakeError::Stopped))
     }
@@ -466,7 +470,7 @@ impl Custody {
 
     /// Duties that may be tried now, most urgent and fairest first; empty when there are none.
     pub async fn lease(&self, want: Want) -> Vec<Leased> {
-        self.send(|reply| Request::Lease { want, reply }).await.unwrap_or_default()
+        self.requests.ask(|reply| Request::Lease { want, reply }).await.unwrap_or_default()
     }
 
     /// Says what became of a leased duty. Does not wait for the disk; bytes are never freed before
@@ -474,7 +478,7 @@ impl Custody {
     pub async fn settle(&self, mut leased: Leased, outcome: Outcome) {
         let (cargo, destination) = (leased.cargo, leased.destination.clone());
         let request = Request::Settle { cargo, destination, outcome };
-        if self.requests.send(request).await.is_ok()
+        if self.requests.tell(request).await
             && let Some(mut lease) = leased.lease.take()
         {
             // The custodian ends the lease with the settlement; the drop must not end it again.
@@ -487,6 +491,13 @@ impl Custody {
         self.shared.summary.load_full()
     }
 
+    /// Waits until the ledger is proven or rebuilt: leases, listings and books are served.
+    pub async fn until_ready(&self) {
+        while !self.summary().ready {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// New watermarks and quotas, from now on.
     pub fn set_room(&self, limits: RoomLimits) {
         self.shared.room.store(Arc::new(limits));
@@ -495,12 +506,6 @@ impl Custody {
     /// Stops accepting and leasing, makes everything durable, seals the logs and marks the ledger
     /// clean. Returns when the custodian has ended.
     pub async fn close(&self) {
-        let _ = self.send(|reply| Request::Close { reply }).await;
-    }
-
-    async fn send<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.ok()?;
-        answer.await.ok()
+        let _ = self.requests.ask(|reply| Request::Close { reply }).await;
     }
 }

@@ -369,33 +369,33 @@ impl Custody {
         &self,
         look: impl FnOnce(&mut Custodian) -> Result<T, LedgerError> + Send + 'static,
     ) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        let look = Box::new(move |custodian: &mut Custodian| match look(custodian) {
-            Ok(found) => drop(reply.send(found)),
-            Err(e) => custodian.ledger_failed(&e),
-        });
-        self.requests.send(Request::Look(look)).await.ok()?;
-        answer.await.ok()
+        let request = |reply: oneshot::Sender<T>| {
+            Request::Look(Box::new(move |custodian| match look(custodian) {
+                Ok(found) => drop(reply.send(found)),
+                Err(e) => custodian.ledger_failed(&e),
+            }))
+        };
+        self.requests.ask(request).await
     }
 
     pub(super) async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Custodian) -> T + Send + 'static,
     ) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
         // A look, because it scans; its facts are synced before the answer.
-        let look = Box::new(move |custodian: &mut Custodian| {
-            let done = change(custodian);
-            custodian.needs_facts_sync();
-            let answer: Answer = Box::new(move |durable| {
-                if durable {
-                    let _ = reply.send(done);
-                }
-            });
-            custodian.answer(answer);
-        });
-        self.requests.send(Request::Look(look)).await.ok()?;
-        answer.await.ok()
+        let request = |reply: oneshot::Sender<T>| {
+            Request::Look(Box::new(move |custodian| {
+                let done = change(custodian);
+                custodian.needs_facts_sync();
+                let answer: Answer = Box::new(move |durable| {
+                    if durable {
+                        let _ = reply.send(done);
+                    }
+                });
+                custodian.answer(answer);
+            }))
+        };
+        self.requests.ask(request).await
     }
 
     /// Studies, the most recent first; `None` when custody has stopped.
@@ -457,7 +457,7 @@ impl Custody {
             let woken = custodian.schedule.fresh.clear(upto);
             custodian.wake_fresh(woken);
         });
-        let _ = self.requests.send(Request::Look(look)).await;
+        let _ = self.requests.tell(Request::Look(look)).await;
     }
 
     /// Changes whenever cargo has come, or the ledger is ready. A hint to look.

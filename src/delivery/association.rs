@@ -4,28 +4,23 @@
 //! size: one chunk of about 256 KiB in hand, one framed. A body that turns out damaged aborts the
 //! association before its last fragment, so that a damaged object is never delivered whole.
 
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use dicom_ul::pdu::{AbortRQSource, Pdu};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::Bytes;
+use dicom_ul::pdu::Pdu;
 use tokio::time::timeout;
 
 use super::contexts::{Proposal, Terms};
 use super::requestor::{Answer, Ending, Framer, Meaning, Requestor};
 use super::{DicomTarget, Timeouts};
 use crate::custody::{Body, BodyError, BodyReader};
-use crate::dicom::pdata::{self, Decoder};
-use crate::inquiry::dial::{OpenError, Stream, connect};
+use crate::dicom::pdata;
+use crate::inquiry::dial::{OpenError, connect};
+use crate::inquiry::wire::{LAST_WORDS, Trouble, Wire};
 
 /// How many bytes of a body are framed and written at a time, about.
 const CHUNK_LENGTH: usize = 256 * 1024;
 
 /// Room for one read from the peer; only responses come.
 const READ_LENGTH: usize = 16 * 1024;
-
-/// How long the words of a peer that breaks off are waited for.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Why a C-STORE has no answer. The association is gone in every case.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +44,9 @@ pub(super) enum DataSet {
 
 /// An association that stands.
 pub(super) struct Association {
-    stream: Box<dyn Stream>,
-    decoder: Decoder,
-    buffer: BytesMut,
+    wire: Wire,
     requestor: Requestor,
     timeouts: Timeouts,
-    out: Vec<u8>,
 }
 
 impl std::fmt::Debug for Association {
@@ -70,41 +62,27 @@ impl Association {
         let limit = target.timeouts.connect;
         let stream = connect(host, *port, tls.as_ref(), limit).await?;
         let (requestor, request) = Requestor::new(&target.calling, &target.called, proposal);
-        let mut this = Self {
-            stream,
-            decoder: Decoder::new(),
-            buffer: BytesMut::new(),
-            requestor,
-            timeouts: target.timeouts,
-            out: vec![],
-        };
+        let wire = Wire::new(stream, READ_LENGTH);
+        let mut this = Self { wire, requestor, timeouts: target.timeouts };
         let limit = target.timeouts.associate;
         match timeout(limit, this.associate(&request)).await {
             Ok(Ok(())) => Ok(this),
             Ok(Err(e)) => {
-                this.abort().await;
+                this.wire.abort().await;
                 Err(e)
             }
             Err(_) => {
-                this.abort().await;
+                this.wire.abort().await;
                 Err(OpenError::Timeout { what: "answer to the association request", limit })
             }
         }
     }
 
     async fn associate(&mut self, request: &Pdu) -> Result<(), OpenError> {
-        pdata::put_pdu(&mut self.out, request);
-        self.stream.write_all(&self.out).await.map_err(OpenError::Connect)?;
-        self.out.clear();
-        loop {
-            match self.next().await {
-                Ok(Meaning::Accepted) => return Ok(()),
-                Ok(_) => {}
-                Err(Trouble::Ended(e)) => return Err(e.into()),
-                Err(Trouble::Closed) => return Err(OpenError::Closed),
-                Err(Trouble::Io(e)) => return Err(OpenError::Connect(e)),
-            }
-        }
+        pdata::put_pdu(&mut self.wire.out, request);
+        self.wire.write().await.map_err(OpenError::Connect)?;
+        while !matches!(self.next().await?, Meaning::Accepted) {}
+        Ok(())
     }
 
     /// What was negotiated.
@@ -122,7 +100,7 @@ impl Association {
     ) -> Result<Answer, StoreError> {
         let result = self.store_or_break(context, sop_class, sop_instance, data).await;
         if result.is_err() {
-            self.abort().await;
+            self.wire.abort().await;
         }
         result
     }
@@ -136,8 +114,8 @@ impl Association {
     ) -> Result<Answer, StoreError> {
         let command = self.requestor.begin_store(sop_class, sop_instance);
         let write_length = self.requestor.write_length();
-        self.out.clear();
-        pdata::put_command(&mut self.out, context, &command, write_length);
+        self.wire.out.clear();
+        pdata::put_command(&mut self.wire.out, context, &command, write_length);
         let mut framer = Framer::new(context, write_length);
         match data {
             DataSet::Changed(bytes) => self.send_bytes(&mut framer, &bytes).await?,
@@ -160,10 +138,10 @@ impl Association {
     async fn send_bytes(&mut self, framer: &mut Framer, bytes: &[u8]) -> Result<(), StoreError> {
         let mut pieces = bytes.chunks(framer.chunk_length(CHUNK_LENGTH)).peekable();
         if bytes.is_empty() {
-            framer.put(&mut self.out, &[], true);
+            framer.put(&mut self.wire.out, &[], true);
         }
         while let Some(piece) = pieces.next() {
-            framer.put(&mut self.out, piece, pieces.peek().is_none());
+            framer.put(&mut self.wire.out, piece, pieces.peek().is_none());
             self.write_out().await?;
         }
         self.write_out().await
@@ -182,23 +160,21 @@ impl Association {
                 return Err(short(left));
             };
             left = left.checked_sub(chunk.len() as u64).ok_or_else(|| long(length))?;
-            framer.put(&mut self.out, &chunk, left == 0);
+            framer.put(&mut self.wire.out, &chunk, left == 0);
             self.write_out().await?;
         }
         if length == 0 {
-            framer.put(&mut self.out, &[], true);
+            framer.put(&mut self.wire.out, &[], true);
         }
         self.write_out().await
     }
 
     async fn write_out(&mut self) -> Result<(), StoreError> {
-        if self.out.is_empty() {
+        if self.wire.out.is_empty() {
             return Ok(());
         }
         let limit = self.timeouts.write;
-        let written = timeout(limit, self.stream.write_all(&self.out)).await;
-        self.out.clear();
-        match written {
+        match timeout(limit, self.wire.write()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(StoreError::Broke(self.last_words(e).await)),
             Err(_) => Err(StoreError::Broke(format!(
@@ -226,19 +202,8 @@ impl Association {
 
     /// What the peer says next. Cancel-safe.
     async fn next(&mut self) -> Result<Meaning, Trouble> {
-        loop {
-            let event = self
-                .decoder
-                .poll(&mut self.buffer)
-                .map_err(|e| Trouble::Ended(Ending::Broken(e.to_string())))?;
-            if let Some(event) = event {
-                return self.requestor.on_event(event).map_err(Trouble::Ended);
-            }
-            self.buffer.reserve(READ_LENGTH);
-            if self.stream.read_buf(&mut self.buffer).await.map_err(Trouble::Io)? == 0 {
-                return Err(Trouble::Closed);
-            }
-        }
+        let event = self.wire.event().await?;
+        Ok(self.requestor.on_event(event)?)
     }
 
     /// Waits, with nothing under way, until the peer ends the association. Cancel-safe until it
@@ -247,7 +212,7 @@ impl Association {
         loop {
             match self.next().await {
                 Ok(Meaning::PeerReleases) => {
-                    pdata::put_pdu(&mut self.out, &Pdu::ReleaseRP);
+                    pdata::put_pdu(&mut self.wire.out, &Pdu::ReleaseRP);
                     let _ = self.write_out().await;
                     return;
                 }
@@ -261,8 +226,8 @@ impl Association {
     pub(super) async fn release(mut self) {
         let limit = self.timeouts.associate;
         let request = self.requestor.release();
-        self.out.clear();
-        pdata::put_pdu(&mut self.out, &request);
+        self.wire.out.clear();
+        pdata::put_pdu(&mut self.wire.out, &request);
         if self.write_out().await.is_ok() {
             let ended = async {
                 while let Ok(meaning) = self.next().await {
@@ -270,7 +235,7 @@ impl Association {
                         Meaning::Released => break,
                         // Release collision: as the requestor we answer first (PS3.8 AR-9).
                         Meaning::PeerReleases => {
-                            pdata::put_pdu(&mut self.out, &Pdu::ReleaseRP);
+                            pdata::put_pdu(&mut self.wire.out, &Pdu::ReleaseRP);
                             let _ = self.write_out().await;
                             break;
                         }
@@ -280,37 +245,7 @@ impl Association {
             };
             let _ = timeout(limit, ended).await;
         }
-        let _ = timeout(LAST_WORDS, self.stream.shutdown()).await;
-    }
-
-    /// Breaks off (A-ABORT, source service-user). Nothing that was framed and not written goes
-    /// out any more.
-    async fn abort(&mut self) {
-        self.out.clear();
-        pdata::put_pdu(&mut self.out, &Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
-        let goodbye = async {
-            self.stream.write_all(&self.out).await?;
-            self.stream.shutdown().await
-        };
-        let _ = timeout(LAST_WORDS, goodbye).await;
-        self.out.clear();
-    }
-}
-
-/// Why nothing more comes from the peer.
-enum Trouble {
-    Ended(Ending),
-    Closed,
-    Io(std::io::Error),
-}
-
-impl Trouble {
-    fn words(&self) -> String {
-        match self {
-            Self::Ended(e) => e.to_string(),
-            Self::Closed => "the destination closed the connection instead of answering".into(),
-            Self::Io(e) => format!("the connection broke: {e}"),
-        }
+        self.wire.hang_up().await;
     }
 }
 

@@ -3,36 +3,28 @@
 //! Every wait has a limit, and so has an operation with all of its answers ([`Timeouts`]). Memory is bounded by one data set each way, or one piece
 //! of an image.
 
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dicom_object::InMemDicomObject;
-use dicom_ul::pdu::{AbortRQSource, Pdu};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use dicom_ul::pdu::Pdu;
 use tokio::time::{Instant, timeout};
 
-use super::dial::{OpenError, Stream, connect};
-use super::requestor::{Ending, Meaning, Requestor, Wanted};
+use super::dial::{OpenError, connect};
+use super::requestor::{Meaning, Requestor, Wanted};
+use super::wire::{LAST_WORDS, Trouble, Wire};
 use super::{InquiryError, Target, Timeouts};
 use crate::dicom::command::{Command, Operation, Response};
 use crate::dicom::dataset;
-use crate::dicom::pdata::{self, Decoder};
+use crate::dicom::pdata;
 use crate::dicom::text::Repertoire;
 
 /// Room for one read from the peer.
 const READ_LENGTH: usize = 64 * 1024;
 
-/// How long the words of a peer that breaks off are waited for, and ours may take.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-
 /// An association that stands.
 pub(super) struct Association {
-    stream: Box<dyn Stream>,
-    decoder: Decoder,
-    buffer: BytesMut,
+    wire: Wire,
     requestor: Requestor,
     timeouts: Timeouts,
-    out: Vec<u8>,
     /// In which the data sets of the operation under way stand.
     syntax: String,
     /// Until when that must be over.
@@ -62,16 +54,9 @@ impl Association {
         let Target { host, port, calling, called, tls, timeouts } = target;
         let stream = connect(host, *port, tls.as_ref(), timeouts.connect).await?;
         let (requestor, request) = Requestor::new(calling, called, wanted);
-        let mut this = Self {
-            stream,
-            decoder: Decoder::new(),
-            buffer: BytesMut::new(),
-            requestor,
-            timeouts: *timeouts,
-            out: vec![],
-            syntax: String::new(),
-            due: Instant::now(),
-        };
+        let (wire, timeouts) = (Wire::new(stream, READ_LENGTH), *timeouts);
+        let (syntax, due) = (String::new(), Instant::now());
+        let mut this = Self { wire, requestor, timeouts, syntax, due };
         let limit = timeouts.associate;
         let associated = match timeout(limit, this.associate(&request)).await {
             Ok(associated) => associated,
@@ -87,18 +72,10 @@ impl Association {
     }
 
     async fn associate(&mut self, request: &Pdu) -> Result<(), OpenError> {
-        pdata::put_pdu(&mut self.out, request);
-        self.stream.write_all(&self.out).await.map_err(OpenError::Connect)?;
-        self.out.clear();
-        loop {
-            match self.next().await {
-                Ok(Meaning::Accepted) => return Ok(()),
-                Ok(_) => {}
-                Err(Trouble::Ended(e)) => return Err(e.into()),
-                Err(Trouble::Closed) => return Err(OpenError::Closed),
-                Err(Trouble::Io(e)) => return Err(OpenError::Connect(e)),
-            }
-        }
+        pdata::put_pdu(&mut self.wire.out, request);
+        self.wire.write().await.map_err(OpenError::Connect)?;
+        while !matches!(self.next().await?, Meaning::Accepted) {}
+        Ok(())
     }
 
     /// Begins an operation with its data set. After an error the association is gone.
@@ -116,9 +93,9 @@ impl Association {
         let command = self.requestor.begin(context.id, operation, sop_class, sop_instance);
         self.syntax = context.syntax;
         self.due = Instant::now() + self.timeouts.operation;
-        self.out.clear();
-        pdata::put_command(&mut self.out, context.id, &command, length);
-        pdata::put_data(&mut self.out, context.id, &data, true, length);
+        self.wire.out.clear();
+        pdata::put_command(&mut self.wire.out, context.id, &command, length);
+        pdata::put_data(&mut self.wire.out, context.id, &data, true, length);
         self.write_out().await
     }
 
@@ -127,8 +104,8 @@ impl Association {
     pub(super) async fn cancel(&mut self) -> Result<(), InquiryError> {
         let Some((context, command)) = self.requestor.cancel() else { return Ok(()) };
         self.due = self.due.min(Instant::now() + self.timeouts.response);
-        self.out.clear();
-        pdata::put_command(&mut self.out, context, &command, self.requestor.write_length());
+        self.wire.out.clear();
+        pdata::put_command(&mut self.wire.out, context, &command, self.requestor.write_length());
         self.write_out().await
     }
 
@@ -139,8 +116,8 @@ impl Association {
         response: Response,
     ) -> Result<(), InquiryError> {
         let command = Command::Response(response).encode();
-        self.out.clear();
-        pdata::put_command(&mut self.out, context, &command, self.requestor.write_length());
+        self.wire.out.clear();
+        pdata::put_command(&mut self.wire.out, context, &command, self.requestor.write_length());
         self.write_out().await
     }
 
@@ -177,7 +154,7 @@ impl Association {
             }
             Meaning::Data(data, last) => Ok(Heard::Data(data, last)),
             Meaning::PeerReleases => {
-                pdata::put_pdu(&mut self.out, &Pdu::ReleaseRP);
+                pdata::put_pdu(&mut self.wire.out, &Pdu::ReleaseRP);
                 let _ = self.write_out().await;
                 Err(InquiryError::Broke("the destination released instead of answering".into()))
             }
@@ -194,9 +171,8 @@ impl Association {
 
     async fn write_out(&mut self) -> Result<(), InquiryError> {
         let limit = self.timeouts.write;
-        let written = timeout(limit, self.stream.write_all(&self.out)).await;
-        self.out.clear();
-        self.out.shrink_to(READ_LENGTH);
+        let written = timeout(limit, self.wire.write()).await;
+        self.wire.out.shrink_to(READ_LENGTH);
         let words = match written {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(e)) => match timeout(LAST_WORDS, self.next()).await {
@@ -211,19 +187,10 @@ impl Association {
     /// What the peer says next. Cancel-safe.
     async fn next(&mut self) -> Result<Meaning, Trouble> {
         loop {
-            let event = self
-                .decoder
-                .poll(&mut self.buffer)
-                .map_err(|e| Trouble::Ended(Ending::Broken(e.to_string())))?;
-            if let Some(event) = event {
-                match self.requestor.on_event(event).map_err(Trouble::Ended)? {
-                    Meaning::Nothing => continue,
-                    meaning => return Ok(meaning),
-                }
-            }
-            self.buffer.reserve(READ_LENGTH);
-            if self.stream.read_buf(&mut self.buffer).await.map_err(Trouble::Io)? == 0 {
-                return Err(Trouble::Closed);
+            let event = self.wire.event().await?;
+            match self.requestor.on_event(event)? {
+                Meaning::Nothing => {}
+                meaning => return Ok(meaning),
             }
         }
     }
@@ -232,10 +199,10 @@ impl Association {
     pub(super) async fn release(mut self) {
         let limit = self.timeouts.associate;
         let request = self.requestor.release();
-        self.out.clear();
-        pdata::put_pdu(&mut self.out, &request);
+        self.wire.out.clear();
+        pdata::put_pdu(&mut self.wire.out, &request);
         let ended = async {
-            if self.stream.write_all(&self.out).await.is_err() {
+            if self.wire.write().await.is_err() {
                 return;
             }
             while let Ok(meaning) = self.next().await {
@@ -243,9 +210,8 @@ impl Association {
                     Meaning::Released => break,
                     // Release collision: as the requestor we answer first (PS3.8 AR-9).
                     Meaning::PeerReleases => {
-                        self.out.clear();
-                        pdata::put_pdu(&mut self.out, &Pdu::ReleaseRP);
-                        let _ = self.stream.write_all(&self.out).await;
+                        pdata::put_pdu(&mut self.wire.out, &Pdu::ReleaseRP);
+                        let _ = self.wire.write().await;
                         break;
                     }
                     _ => {}
@@ -253,35 +219,11 @@ impl Association {
             }
         };
         let _ = timeout(limit, ended).await;
-        let _ = timeout(LAST_WORDS, self.stream.shutdown()).await;
+        self.wire.hang_up().await;
     }
 
-    /// Breaks off (A-ABORT, source service-user).
+    /// Breaks off.
     pub(super) async fn abort(&mut self) {
-        self.out.clear();
-        pdata::put_pdu(&mut self.out, &Pdu::AbortRQ { source: AbortRQSource::ServiceUser });
-        let goodbye = async {
-            self.stream.write_all(&self.out).await?;
-            self.stream.shutdown().await
-        };
-        let _ = timeout(LAST_WORDS, goodbye).await;
-        self.out.clear();
-    }
-}
-
-/// Why nothing more comes from the peer.
-enum Trouble {
-    Ended(Ending),
-    Closed,
-    Io(std::io::Error),
-}
-
-impl Trouble {
-    fn words(&self) -> String {
-        match self {
-            Self::Ended(e) => e.to_string(),
-            Self::Closed => "the destination closed the connection instead of answering".into(),
-            Self::Io(e) => format!("the connection broke: {e}"),
-        }
+        self.wire.abort().await;
     }
 }

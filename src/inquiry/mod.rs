@@ -7,7 +7,7 @@
 //! ([`Timeouts`]), every answer a largest size (4 MiB), every list of matches a length that the
 //! caller names.
 //!
-//! Shared by everything that asks, and therefore below it: `dial` and the endings of an
+//! Shared by everything that asks, and therefore below it: `dial`, `wire` and the endings of an
 //! association are delivery's as well.
 
 // Drives a requestor over a socket.
@@ -20,6 +20,8 @@ mod query;
 pub mod requestor;
 // C-MOVE and C-GET.
 mod retrieve;
+// The socket of an association.
+pub mod wire;
 
 use std::time::Duration;
 

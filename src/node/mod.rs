@@ -196,7 +196,7 @@ impl Node {
             worklists: kept.worklists,
             notifier: kept.notifier,
             steps: kept.steps,
-            reload,
+            reload: reload.into(),
             started_at: clock::wall(),
             not_ready: Mutex::new(BTreeSet::new()),
         });

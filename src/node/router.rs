@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -218,9 +217,7 @@ impl tunnel::Router for TableRouter {
 /// Gives cargo that no rule matched the destinations that the rules in force give it. Orders hear
 /// of it before: theirs are to travel, too.
 pub(super) async fn route_unrouted(view: Arc<ops::View>) {
-    while !view.custody.summary().ready {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    view.custody.until_ready().await;
     let mut after = CargoId(0);
     let mut routed = 0u64;
     while let Some(page) = view.custody.unrouted(after, PAGE).await {

@@ -271,13 +271,9 @@ async fn confirm_clock(
 
 async fn reload(State(view): Shared, ConnectInfo(Caller(by)): ConnectInfo<Caller>) -> Response {
     tracing::info!(target: "audit", by, "reload asked for");
-    let (reply, result) = tokio::sync::oneshot::channel();
-    if view.reload.send(reply).await.is_err() {
-        return answer(None::<()>);
-    }
-    match result.await {
-        Ok(Ok(applied)) => Json(applied).into_response(),
-        Ok(Err(wrong)) => (StatusCode::UNPROCESSABLE_ENTITY, Json(wrong)).into_response(),
-        Err(_) => answer(None::<()>),
+    match view.reload.ask(|reply| reply).await {
+        Some(Ok(applied)) => Json(applied).into_response(),
+        Some(Err(wrong)) => (StatusCode::UNPROCESSABLE_ENTITY, Json(wrong)).into_response(),
+        None => answer(None::<()>),
     }
 }

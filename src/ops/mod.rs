@@ -18,8 +18,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
 
+use crate::calls::Calls;
 use crate::cargo::NodeName;
 use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
@@ -57,7 +57,7 @@ pub struct View {
     /// How those fare to whom steps are passed on.
     pub steps: Option<passing::Watch>,
     /// Asks the node to read its configuration again; the answer comes in words.
-    pub reload: mpsc::Sender<ReloadRequest>,
+    pub reload: Calls<ReloadRequest>,
     /// When it started.
     pub started_at: Timestamp,
     /// Why the node is not ready, in words; empty when it is.

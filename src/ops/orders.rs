@@ -101,10 +101,7 @@ impl FromRequestParts<Arc<View>> for Keeper {
 }
 
 fn answer<T: serde::Serialize>(found: Result<T, DeskError>) -> Response {
-    match found {
-        Ok(found) => Json(found).into_response(),
-        Err(e) => e.into_response(),
-    }
+    found.map(Json).into_response()
 }
 
 fn page(what: Option<What>, wanted: &Wanted) -> Page {

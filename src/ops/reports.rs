@@ -114,10 +114,7 @@ impl FromRequestParts<Arc<View>> for Secretary {
 type By = ConnectInfo<Caller>;
 
 fn answer<T: serde::Serialize>(found: Result<T, DeskError>) -> Response {
-    match found {
-        Ok(found) => Json(found).into_response(),
-        Err(e) => e.into_response(),
-    }
+    found.map(Json).into_response()
 }
 
 /// What a decision has come to; recorded with who asked and about what, without free text.

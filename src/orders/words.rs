@@ -4,8 +4,8 @@
 //! number of a patient, or free text of a message: these sentences go into notices and listings.
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
-use serde::Serialize;
 use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 /// A language of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -17,22 +17,14 @@ pub enum Language {
     Japanese,
 }
 
+/// A table of sentences becomes `Word`: of each its number where it is written down by it, its
+/// name, its word for programs, and the sentence in both languages.
 macro_rules! words {
-    ($($n:literal $name:ident $word:literal $en:literal $ja:literal)*) => {
+    ($($($n:literal)? $name:ident $word:literal $en:literal $ja:literal)*) => {
         /// Which sentence.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Word {
-            $(#[doc = $en] $name = $n,)*
-        }
-
-        impl<'b, C> Decode<'b, C> for Word {
-            /// A sentence that only a later release has is [`Word::Newer`] to this one.
-            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-                Ok(match d.u32()? {
-                    $($n => Self::$name,)*
-                    _ => Self::Newer,
-                })
-            }
+            $(#[doc = $en] $name $(= $n)?,)*
         }
 
         impl Word {
@@ -58,6 +50,7 @@ macro_rules! words {
         }
     };
 }
+pub(crate) use words;
 
 words! {
     // What is so.
@@ -376,6 +369,15 @@ words! {
         "hikyaku note STUDY TEXT で相手側に確認し、済んだら hikyaku report dismiss STUDY を実行してください。"
 }
 
+impl<'b, C> Decode<'b, C> for Word {
+    /// A sentence that only a later release has is [`Word::Newer`] to this one.
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        let n = d.u32()?;
+        let known = Self::ALL.iter().find(|word| **word as u32 == n);
+        Ok(known.copied().unwrap_or(Self::Newer))
+    }
+}
+
 impl<C> Encode<C> for Word {
     fn encode<W: encode::Write>(
         &self,
@@ -388,7 +390,7 @@ impl<C> Encode<C> for Word {
 
 impl Serialize for Word {
     /// As the sentence that it is.
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         Sentence::from(*self).serialize(s)
     }
 }
@@ -428,14 +430,22 @@ impl From<Word> for Sentence {
 }
 
 impl Serialize for Sentence {
-    /// The word for programs, both languages for people.
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut fields = s.serialize_struct("Sentence", 3)?;
-        fields.serialize_field("word", self.word.as_str())?;
-        fields.serialize_field("en", &self.text(Language::English))?;
-        fields.serialize_field("ja", &self.text(Language::Japanese))?;
-        fields.end()
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        serialize_sentence(s, self.word.as_str(), |language| self.text(language))
     }
+}
+
+/// A sentence in JSON: the word for programs, both languages for people.
+pub(crate) fn serialize_sentence<S: Serializer>(
+    s: S,
+    word: &str,
+    text: impl Fn(Language) -> String,
+) -> Result<S::Ok, S::Error> {
+    let mut fields = s.serialize_struct("Sentence", 3)?;
+    fields.serialize_field("word", word)?;
+    fields.serialize_field("en", &text(Language::English))?;
+    fields.serialize_field("ja", &text(Language::Japanese))?;
+    fields.end()
 }
 
 #[cfg(test)]

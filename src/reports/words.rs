@@ -4,8 +4,7 @@
 //! A sentence has places `{0}` for numbers and times. No place ever takes the name or number of a
 //! patient, or text of a report: these sentences stand in listings and in answers to programs.
 
-use serde::Serialize;
-use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use super::critical::State;
 use super::matching::Outcome;
@@ -13,39 +12,7 @@ use super::secretary::{CriticalRow, HeldRow, LoopRow, Why};
 use super::signers::Doubt;
 use super::turnaround::Owed;
 use crate::orders::identifier::Agreement;
-use crate::orders::words::Language;
-
-macro_rules! words {
-    ($($name:ident $word:literal $en:literal $ja:literal)*) => {
-        /// Which sentence.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Word {
-            $(#[doc = $en] $name,)*
-        }
-
-        impl Word {
-            /// All sentences.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
-
-            /// The word for it in JSON.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            /// The sentence with its places.
-            pub fn text(self, language: Language) -> &'static str {
-                match (self, language) {
-                    $(
-                        (Self::$name, Language::English) => $en,
-                        (Self::$name, Language::Japanese) => $ja,
-                    )*
-                }
-            }
-        }
-    };
-}
+use crate::orders::words::{Language, serialize_sentence, words};
 
 words! {
     // Why a document waits.
@@ -199,13 +166,8 @@ impl From<Word> for Sentence {
 }
 
 impl Serialize for Sentence {
-    /// The word for programs, both languages for people.
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut fields = s.serialize_struct("Sentence", 3)?;
-        fields.serialize_field("word", self.word.as_str())?;
-        fields.serialize_field("en", &self.text(Language::English))?;
-        fields.serialize_field("ja", &self.text(Language::Japanese))?;
-        fields.end()
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        serialize_sentence(s, self.word.as_str(), |language| self.text(language))
     }
 }
 

@@ -16,6 +16,7 @@ use super::transaction::Transaction;
 use crate::cargo::Hasher;
 use crate::clock::Timestamp;
 use crate::custody::Custody;
+use crate::custody::overlay::Stopped;
 use crate::custody::register::{self, Change, EnterError, Entry};
 use crate::dicom::commitment::Reference;
 
@@ -24,10 +25,6 @@ const PART_REFERENCES: usize = 2000;
 /// Entries of one question.
 const PAGE: usize = 256;
 const OPEN: &[u8] = b"open";
-
-/// Custody has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stopped;
 
 /// A reference as it is kept.
 #[derive(Debug, Encode, Decode)]

@@ -28,15 +28,17 @@ use tokio_util::sync::CancellationToken;
 pub use report::{OnAssociation, Peer, Told};
 pub use transaction::{Rules, When};
 
+use crate::calls::Calls;
 use crate::cargo::NodeName;
 use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
+use crate::custody::overlay::Stopped;
 use crate::dicom::AeTitle;
 use crate::dicom::commitment::{Asked, Reference};
 use crate::dicom::fault::Fault;
 use crate::metrics::Metrics;
 use crate::orders::registrar::{CommitmentList, Desk};
-use book::{Book, Stopped};
+use book::Book;
 use transaction::{Decision, Transaction};
 
 /// Instances of one request.
@@ -86,15 +88,9 @@ struct Call {
 }
 
 /// Where requests are handed in. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Committer {
-    calls: mpsc::Sender<Call>,
-}
-
-impl std::fmt::Debug for Committer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Committer")
-    }
+    calls: Calls<Call>,
 }
 
 impl Committer {
@@ -110,11 +106,9 @@ impl Committer {
         asked: Asked,
         reporter: Box<dyn OnAssociation>,
     ) -> Result<(), Fault> {
-        let gone = || Fault::failed("the node is starting or stopping");
-        let (reply, answer) = oneshot::channel();
-        let call = Call { asker, asked, reporter, reply };
-        self.calls.send(call).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let gone = || Err(Fault::failed("the node is starting or stopping"));
+        let call = |reply| Call { asker, asked, reporter, reply };
+        self.calls.ask(call).await.unwrap_or_else(gone)
     }
 }
 
@@ -176,19 +170,14 @@ pub fn start(
         forgot_at: Timestamp::default(),
     };
     let task = tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            Err(Stopped) = driver.work(inbox) => {}
-        }
+        shutdown.run_until_cancelled(driver.work(inbox)).await;
     });
-    (Committer { calls }, task)
+    (Committer { calls: calls.into() }, task)
 }
 
 impl Driver {
     async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
-        while !self.custody.summary().ready {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.custody.until_ready().await;
         for (transaction, references) in self.book.open().await? {
             self.last = self.last.max(transaction.number);
             self.open.insert(transaction.number, Open::new(transaction, references, None));

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
+use crate::custody::overlay::Stopped;
 use crate::custody::register::{Book, Change, Entry};
 use crate::metrics::Metrics;
 use crate::orders::letter::{Channel, GIVEN_UP, Letter, OPEN, Subject};
@@ -25,9 +26,6 @@ const TICK: Duration = Duration::from_millis(500);
 const READ_PAUSE: u64 = 60;
 /// Entries of one question.
 const PAGE: usize = 256;
-
-/// Custody has stopped.
-pub(super) struct Stopped;
 
 type LaneId = (String, Channel);
 
@@ -105,9 +103,7 @@ impl Driver {
     }
 
     pub(super) async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
-        while !self.custody.summary().ready {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.custody.until_ready().await;
         for letter in self.letters(GIVEN_UP, None).await? {
             self.given_up.insert(letter.key(), letter);
         }

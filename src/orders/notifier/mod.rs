@@ -24,10 +24,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use driver::{Driver, Stopped};
+use driver::Driver;
 pub use mail::{Protection, Relay};
 pub use webhook::Webhook;
 
+use crate::calls::Calls;
 use crate::cargo::NodeName;
 use crate::clock::Timestamp;
 use crate::custody::Custody;
@@ -147,25 +148,19 @@ enum Call {
 /// Where the notifier is asked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Notifier {
-    calls: mpsc::Sender<Call>,
+    calls: Calls<Call>,
     shown: watch::Receiver<Undelivered>,
 }
 
 impl Notifier {
     /// Sends a test by every channel of a rule, once; `None`: there is no such rule.
     pub async fn test(&self, rule: String) -> Option<Vec<Tried>> {
-        let (reply, answer) = oneshot::channel();
-        self.calls.send(Call::Test { rule, reply }).await.ok()?;
-        answer.await.ok()?
+        self.calls.ask(|reply| Call::Test { rule, reply }).await.flatten()
     }
 
     /// Letters that are not delivered, the oldest first.
     pub async fn list(&self) -> Vec<Waiting> {
-        let (reply, answer) = oneshot::channel();
-        match self.calls.send(Call::List { reply }).await {
-            Ok(()) => answer.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        }
+        self.calls.ask(|reply| Call::List { reply }).await.unwrap_or_default()
     }
 
     /// At a glance.
@@ -187,10 +182,7 @@ pub fn start(
     let (shown, watched) = watch::channel(Undelivered::default());
     let driver = Driver::new(config, custody, letters, metrics, shown);
     let task = tokio::spawn(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            Err(Stopped) = driver.work(inbox) => {}
-        }
+        shutdown.run_until_cancelled(driver.work(inbox)).await;
     });
-    (Notifier { calls, shown: watched }, task)
+    (Notifier { calls: calls.into(), shown: watched }, task)
 }

@@ -4,6 +4,7 @@ use minicbor::Decode;
 
 use super::record::{PARTS, PASS, PASSING, Progress, Request, part_key, removal};
 use crate::custody::Custody;
+use crate::custody::overlay::Stopped;
 use crate::custody::register::{Book as Register, Change, EnterError, Entry};
 
 /// Entries of one question.
@@ -12,10 +13,6 @@ const PAGE: usize = 256;
 const PARTS_PAGE: usize = 16;
 /// Changes that are made together.
 const CHANGES: usize = 1000;
-
-/// Custody has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stopped;
 
 #[derive(Debug, Clone)]
 pub(super) struct Book {

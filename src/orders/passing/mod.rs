@@ -31,11 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{self, Timestamp};
 use crate::custody::Custody;
+use crate::custody::overlay::Stopped;
 use crate::dicom::text::Repertoire;
 use crate::dicom::{EXPLICIT_VR_LE, PERFORMED_STEP, dataset};
 use crate::inquiry::{self, Answer, InquiryError, Target};
 use crate::metrics::Metrics;
-use book::{Book, Stopped};
+use book::Book;
 use outcome::{Became, became};
 use record::{Progress, Request};
 
@@ -186,13 +187,11 @@ pub fn start(
         watch,
     };
     let task = tokio::spawn(async move {
-        while !custody.summary().ready {
-            tokio::time::sleep(TICK).await;
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            Err(Stopped) = driver.work() => {}
-        }
+        let work = async {
+            custody.until_ready().await;
+            driver.work().await
+        };
+        shutdown.run_until_cancelled(work).await;
     });
     (watched, task)
 }

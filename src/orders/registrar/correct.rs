@@ -12,7 +12,6 @@
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
-use tokio::sync::oneshot;
 
 use super::answers::Event;
 use super::cases::read_head;
@@ -73,13 +72,9 @@ enum Done {
 impl Desk {
     /// What the order of an image that is coming wants of it; `None`: nothing, or nobody can tell now.
     pub async fn correction(&self, envelope: &Envelope, header: &Header) -> Option<Correction> {
-        let (reply, answer) = oneshot::channel();
         let image = Box::new((envelope.clone(), header.clone()));
-        let asked = async {
-            self.calls.send(Call::Correction { image, reply }).await.ok()?;
-            answer.await.ok()?
-        };
-        tokio::time::timeout(CORRECTION_PATIENCE, asked).await.ok().flatten()
+        let call = |reply| Call::Correction { image, reply };
+        self.calls.ask_within(CORRECTION_PATIENCE, call).await.flatten()
     }
 }
 

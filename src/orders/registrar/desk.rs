@@ -1,11 +1,9 @@
 //! Where others ask the registrar: one call each, answered once it is durable.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::answers::{CaseStory, OrderStory};
 use super::candidates::{self, Wanted};
@@ -17,6 +15,7 @@ use super::record::StudyRef;
 use super::roll::{Counts, Page, Row};
 use super::wholes::{Hints, Whole, Wholes};
 use super::worklist::Shelf;
+use crate::calls::{Calls, PATIENCE};
 use crate::cargo::{Envelope, NodeName};
 use crate::custody::CargoId;
 use crate::dicom::availability::Notice;
@@ -28,9 +27,6 @@ use crate::orders::order::OrderKey;
 use crate::orders::priors::Candidate;
 use crate::orders::recall;
 use crate::orders::worklist::Item;
-
-/// Longest wait for an answer of the registrar, such as while the ledger is being rebuilt.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the registrar does not do what it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,38 +82,23 @@ pub(in crate::orders) enum Call {
 }
 
 /// Where others ask the registrar. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Desk {
-    pub(super) calls: mpsc::Sender<Call>,
+    pub(super) calls: Calls<Call>,
     pub(super) shelf: Shelf,
     pub(super) letters: Arc<Notify>,
     pub(super) hints: Hints,
 }
 
-impl fmt::Debug for Desk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Desk")
-    }
-}
-
 impl Desk {
     async fn ask<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, DeskError> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.calls.send(call(reply)).await.map_err(|_| DeskError::Stopped)?;
-            answer.await.map_err(|_| DeskError::Stopped)?
-        };
-        tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(DeskError::Stopped))
+        self.calls.ask_within(PATIENCE, call).await.unwrap_or(Err(DeskError::Stopped))
     }
 
     /// Takes one HL7 message and says what to answer. A yes among the answers is durable; no
     /// answer at all means that the node stops, and the sender keeps the message.
     pub async fn message(&self, message: Bytes) -> Vec<Bytes> {
-        let (reply, answers) = oneshot::channel();
-        if self.calls.send(Call::Message { message, reply }).await.is_err() {
-            return Vec::new();
-        }
-        answers.await.unwrap_or_default()
+        self.calls.ask(|reply| Call::Message { message, reply }).await.unwrap_or_default()
     }
 
     /// Takes an order from a person or another system. What says nothing new changes nothing.
@@ -232,10 +213,8 @@ impl Desk {
         &self,
         call: impl FnOnce(oneshot::Sender<Result<(), Fault>>) -> Call,
     ) -> Result<(), Fault> {
-        let (reply, answer) = oneshot::channel();
-        let gone = || Fault::failed("the node is starting or stopping");
-        self.calls.send(call(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let gone = || Err(Fault::failed("the node is starting or stopping"));
+        self.calls.ask(call).await.unwrap_or_else(gone)
     }
 
     /// A modality begins or changes a performed procedure step.

@@ -80,6 +80,7 @@ pub use travel::{MANIFEST_PAUSE, ORDER_BYTES_MAX, Ways};
 pub use wholes::{HINTS_MAX, Hint, Whole, Wholes};
 pub use worklist::{FindError, Finding, QUERIES_MAX};
 
+use crate::calls::{self, at_once, later};
 use crate::cargo::{NodeName, StudyKey};
 use crate::clock::{self, Timestamp};
 use crate::custody::overlay::{Overlay, Stopped};
@@ -95,7 +96,7 @@ use crate::orders::passing::Door;
 use crate::orders::priors::PriorRule;
 use crate::orders::retriever::Task;
 use cases::Cases;
-use desk::{Answer, Call};
+use desk::Call;
 use keys::{CURSOR, OPEN};
 use priors_in::Searches;
 use recalls::Recalls;
@@ -117,8 +118,6 @@ pub const DUE_MAX: usize = 64;
 const OPEN_MAX: usize = 1_000_000;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// How often it is asked whether the ledger is ready.
-const LOOK: Duration = Duration::from_millis(20);
 /// Pause after a turn that could not be written.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -150,8 +149,7 @@ pub struct Config {
     pub pass_on: Door,
 }
 
-/// Says its answer once the turn is durable, or why it is not.
-type Owed = Box<dyn FnOnce(Result<(), DeskError>) + Send>;
+type Owed = calls::Owed<DeskError>;
 
 /// The state, and its one owner.
 struct Registrar {
@@ -233,22 +231,16 @@ pub fn start(
         metrics,
     };
     let task = tokio::spawn(async move {
-        let work = registrar.work(inbox);
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            // Custody has stopped, and the node with it.
-            Err(Stopped) = work => shutdown.cancelled().await,
-        }
+        // It ends by itself only when custody has stopped, and the node with it.
+        shutdown.run_until_cancelled(registrar.work(inbox)).await;
     });
-    (Desk { calls, shelf, letters, hints }, task)
+    (Desk { calls: calls.into(), shelf, letters, hints }, task)
 }
 
 impl Registrar {
     async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
         let mut arrived = self.custody.arrived();
-        while !self.custody.summary().ready {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.custody.until_ready().await;
         self.index_worklist().await?;
         self.load().await?;
         let mut tick = tokio::time::interval(TICK);
@@ -394,13 +386,6 @@ impl Registrar {
 
     /// Answers a call, or lays its changes over the book; the answer is said when the turn ends.
     async fn call(&mut self, call: Call, now: Timestamp) -> Result<Owed, Stopped> {
-        fn later<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            Box::new(move |durable| drop(reply.send(durable.and(found))))
-        }
-        fn at_once<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            let _ = reply.send(found);
-            Box::new(|_| {})
-        }
         Ok(match call {
             Call::Message { message, reply } => self.message(&message, now, reply).await?,
             Call::Add { order, by, reply } => later(reply, self.add(*order, &by, now).await?),
@@ -432,8 +417,7 @@ impl Registrar {
             Call::Routed { images, reply } => later(reply, Ok(self.routed(&images, now).await?)),
             Call::Counts { reply } => at_once(reply, Ok(self.roll.counts(now))),
             Call::Correction { image, reply } => {
-                let _ = reply.send(self.correction(&image.0, &image.1, now).await?);
-                Box::new(|_| {})
+                at_once(reply, self.correction(&image.0, &image.1, now).await?)
             }
             Call::Step { step, reply } => {
                 let counted = (self.metrics.steps.clone(), step.word());

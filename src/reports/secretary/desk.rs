@@ -1,11 +1,9 @@
 //! Where others ask the secretary: one call each, answered once it is durable.
 
-use std::fmt;
-use std::time::Duration;
-
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use crate::calls::{Calls, PATIENCE};
 use crate::cargo::{DestinationName, NodeName, Urgency};
 use crate::clock::Timestamp;
 use crate::reports::critical::{Reason, State as Alertness};
@@ -15,9 +13,6 @@ use crate::reports::report::{Form, FormKind, Status};
 use crate::reports::signers::Doubt;
 use crate::reports::turnaround::{Moment, Owed};
 use crate::reports::versions::Standing;
-
-/// Longest wait for an answer, such as while the ledger is being rebuilt.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the secretary does not do what it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -239,15 +234,9 @@ pub(in crate::reports) enum Call {
 }
 
 /// Where others ask the secretary. Cheap to clone. `by` is always the person or system that asks.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Desk {
-    pub(super) calls: mpsc::Sender<Call>,
-}
-
-impl fmt::Debug for Desk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Desk")
-    }
+    pub(super) calls: Calls<Call>,
 }
 
 /// # Errors
@@ -255,12 +244,7 @@ impl fmt::Debug for Desk {
 /// Every call: [`DeskError`]; nothing has changed then.
 impl Desk {
     async fn ask<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, DeskError> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.calls.send(call(reply)).await.map_err(|_| DeskError::Stopped)?;
-            answer.await.map_err(|_| DeskError::Stopped)?
-        };
-        tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(DeskError::Stopped))
+        self.calls.ask_within(PATIENCE, call).await.unwrap_or(Err(DeskError::Stopped))
     }
 
     /// Reports, in the order of their ids.

@@ -56,21 +56,7 @@ impl Secretary {
             // One of another number, or of another part of the order, began under this id.
             id = report_id(from, &targets[0], &format!("{line} {}", said.digest()));
         }
-        Ok(ReportRecord {
-            id,
-            hospital: targets[0].origin.clone(),
-            from: from.clone(),
-            targets: targets.to_vec(),
-            by,
-            line,
-            chain: Default::default(),
-            alarm: None,
-            sendings: Vec::new(),
-            events: Vec::new(),
-            is_open: false,
-            handed: Vec::new(),
-            is_acknowledged: false,
-        })
+        Ok(ReportRecord { line, ..ReportRecord::new(id, from.clone(), targets.to_vec(), by) })
     }
 
     /// Makes a document one of a report's; false when the report has too many.

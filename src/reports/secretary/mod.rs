@@ -54,6 +54,7 @@ use super::critical::Ladder;
 use super::make::Home;
 use super::signers::SignerRules;
 use super::turnaround::Promises;
+use crate::calls::{self, at_once, later};
 use crate::cargo::{DestinationName, NodeName, Sha256};
 use crate::clock::{self, Timestamp};
 use crate::custody::overlay::{Overlay, Stopped};
@@ -63,7 +64,7 @@ use crate::metrics::Metrics;
 use crate::orders::letter::Letter;
 use crate::orders::notice::Rule;
 use crate::orders::registrar;
-use desk::{Answer, Call};
+use desk::Call;
 use loops::Loops;
 use record::{CURSOR, Cursor, NoteRecord, entry};
 use timers::Timers;
@@ -80,8 +81,6 @@ pub const DUE_MAX: usize = 64;
 pub const OPEN_MAX: usize = 1_000_000;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// How often it is asked whether the ledger is ready.
-const LOOK: Duration = Duration::from_millis(20);
 /// How far the clock may go back before all timers are looked at.
 const BACK: Duration = Duration::from_secs(60);
 /// Pause after a turn that could not be written.
@@ -119,8 +118,7 @@ pub struct Config {
     pub notices: Vec<Rule>,
 }
 
-/// Says its answer once the turn is durable, or why it is not.
-type Owed = Box<dyn FnOnce(Result<(), DeskError>) + Send>;
+type Owed = calls::Owed<DeskError>;
 
 /// The state, and its one owner.
 struct Secretary {
@@ -181,22 +179,16 @@ pub fn start(
         metrics,
     };
     let task = tokio::spawn(async move {
-        let work = secretary.work(inbox);
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            // Custody has stopped, and the node with it.
-            Err(Stopped) = work => shutdown.cancelled().await,
-        }
+        // It ends by itself only when custody has stopped, and the node with it.
+        shutdown.run_until_cancelled(secretary.work(inbox)).await;
     });
-    (Desk { calls }, task)
+    (Desk { calls: calls.into() }, task)
 }
 
 impl Secretary {
     async fn work(mut self, mut inbox: mpsc::Receiver<Call>) -> Result<(), Stopped> {
         let mut arrived = self.custody.arrived();
-        while !self.custody.summary().ready {
-            tokio::time::sleep(LOOK).await;
-        }
+        self.custody.until_ready().await;
         self.load().await?;
         let mut wholes = self.orders.wholes();
         let mut tick = tokio::time::interval(TICK);
@@ -321,13 +313,6 @@ impl Secretary {
 
     /// Answers a call, or lays its changes over the book; the answer is said when the turn ends.
     async fn call(&mut self, call: Call, now: Timestamp) -> Result<Owed, Stopped> {
-        fn later<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            Box::new(move |durable| drop(reply.send(durable.and(found))))
-        }
-        fn at_once<T: Send + 'static>(reply: Answer<T>, found: Result<T, DeskError>) -> Owed {
-            let _ = reply.send(found);
-            Box::new(|_| {})
-        }
         Ok(match call {
             Call::Rows { page, reply } => at_once(reply, self.rows(&page).await?),
             Call::Held { limit, reply } => at_once(reply, self.held(limit).await?),
