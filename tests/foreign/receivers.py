@@ -16,6 +16,7 @@ import email.policy
 import json
 import ssl
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,8 +40,12 @@ def arguments():
     return p.parse_args()
 
 
+one_at_a_time = threading.Lock()
+
+
 def say(line):
-    print(json.dumps(line), flush=True)
+    with one_at_a_time:
+        print(json.dumps(line), flush=True)
 
 
 def tls(args):

@@ -491,8 +491,8 @@ fn the_description_is_true_by_what_another_program_makes_of_it() {
     let study = new_study();
     send_study(&node, &study, 1..2);
     assert_eq!(caller.post("/orders", &json!({ "number": "P1", "study": study })).code, 201);
-    // A report that waits for a person, and one that is answered for nothing.
-    let report = json!({ "study": study, "text": "a", "pdf": "JVBERi0xLjQKJSVFT0YK" });
+    // A report that waits for a person: nobody knows its study.
+    let report = json!({ "study": new_study(), "text": "a", "pdf": "JVBERi0xLjQKJSVFT0YK" });
     assert_eq!(caller.post("/reports", &report).code, 201);
     until("it is held", || caller.get("/held").body[0]["document"].is_string());
     // Over plain HTTP on loopback: what is tried is the calls, not TLS.
