@@ -101,11 +101,13 @@ fn new<'a>(
         stage,
         written_at: ("20261122", "101500"),
         zone: "+0900",
-        verifier: Some(Observer {
-            name: "DOKUEI^I=読影^医".into(),
-            organization: "読影センター".into(),
-            ..Observer::default()
-        }),
+        verifiers: ["DOKUEI^I=読影^医", "KAKUNIN^I=確認^医"]
+            .map(|name| Observer {
+                name: name.into(),
+                organization: "読影センター".into(),
+                ..Observer::default()
+            })
+            .into(),
         author: "DOKUEI^I=読影^医",
         predecessors: replaces,
         requests,

@@ -136,7 +136,7 @@ pub(crate) fn documents() -> Vec<Vec<u8>> {
         stage: Stage::Corrected,
         written_at: ("20261122", "101500"),
         zone: "+0900",
-        verifier: Some(Observer { name: "C^D".into(), ..Observer::default() }),
+        verifiers: vec![Observer { name: "C^D".into(), ..Observer::default() }],
         author: "E^F",
         predecessors: &evidence,
         requests: &requests,

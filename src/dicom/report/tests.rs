@@ -62,7 +62,9 @@ fn document<'a>(
         stage,
         written_at: ("20261122", "101500"),
         zone: "+0900",
-        verifier: Some(Observer { name: "DOKUEI^I=読影^医".into(), ..Observer::default() }),
+        verifiers: ["DOKUEI^I=読影^医", "KAKUNIN^I=確認^医"]
+            .map(|name| Observer { name: name.into(), ..Observer::default() })
+            .into(),
         author: "KAKU^HITO=書^人",
         predecessors,
         requests,
@@ -92,10 +94,9 @@ fn a_structured_report_of_ours_is_read_back_as_it_was_meant() {
         assert_eq!((&facts.patient, facts.stage()), (&patient, Stage::Corrected));
         assert_eq!((&*facts.language, &*facts.written_at), ("ja", "20261122101500"));
         assert!(facts.title.is("18748-4", "LN"));
-        assert_eq!(
-            (&*facts.verifiers[0].name, &*facts.verifiers[0].at),
-            ("DOKUEI^I=読影^医", "20261122101500+0900")
-        );
+        let signed: Vec<_> = facts.verifiers.iter().map(|v| (&*v.name, &*v.at)).collect();
+        let at = "20261122101500+0900";
+        assert_eq!(signed, [("DOKUEI^I=読影^医", at), ("KAKUNIN^I=確認^医", at)], "double reading");
         assert_eq!(facts.authors[0].name, "KAKU^HITO=書^人");
         assert_eq!(facts.requests, requests);
         assert_eq!((&facts.predecessors[..], facts.evidence.len()), (&before[..], 3));
@@ -116,7 +117,7 @@ fn every_stage_is_written_in_flags_that_say_it_and_nothing_is_signed_by_nobody()
         let mut new = document(&patient, stage, &before, &[], &[]);
         for signed in [true, false] {
             if !signed {
-                new.verifier = None;
+                new.verifiers.clear();
             }
             let bytes = new.write_structured(&sections("x"), Repertoire::UTF8).unwrap();
             let facts = read(&bytes, EXPLICIT_VR_LE).unwrap().facts;

@@ -106,7 +106,7 @@ fn a_document_becomes_the_same_kind_of_report_and_groups_with_its_message() {
         stage: Stage::Final,
         written_at: ("20261122", "101700"),
         zone: "+0900",
-        verifier: Some(Observer { name: "DOKUEI^I=読影^医".into(), ..Observer::default() }),
+        verifiers: vec![Observer { name: "DOKUEI^I=読影^医".into(), ..Observer::default() }],
         author: "",
         predecessors: &[],
         requests: &[],
@@ -127,7 +127,7 @@ fn a_document_becomes_the_same_kind_of_report_and_groups_with_its_message() {
         chain.apply(Arrival::of(report, &n.to_string(), Timestamp(n as i64)));
     }
     assert_eq!(chain.versions().len(), 1, "a text by HL7 and an SR, two minutes apart");
-    new.verifier = None;
+    new.verifiers.clear();
     let pdf =
         new.write_encapsulated(EncapsulatedKind::Pdf, b"%PDF-1.7 ", Repertoire::UTF8).unwrap();
     let read = report::read(&pdf, EXPLICIT_VR_LE).unwrap();

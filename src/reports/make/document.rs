@@ -117,7 +117,7 @@ fn new(
     let readers = facts::readers(task);
     let author = report.authors.first().or(readers.first());
     let author = author.map(name_of).unwrap_or_default();
-    let verifier = report.verifiers.first().filter(|_| report.is_signed);
+    let verifiers = report.verifiers.iter().filter(|_| report.is_signed);
     let predecessors: Vec<Evidence> = predecessor(task, &study, &series).into_iter().collect();
     let requests = [request(task, &study)];
     let referrer = task.order.map(|o| facts::person_name([&*o.content.referrer]));
@@ -138,7 +138,7 @@ fn new(
         stage: stage(report.status),
         written_at: (&date, &time),
         zone: &zone,
-        verifier: verifier.map(|reader| observer(task, reader)),
+        verifiers: verifiers.map(|reader| observer(task, reader)).collect(),
         author: &author,
         predecessors: &predecessors,
         requests: &requests,

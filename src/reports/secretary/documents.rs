@@ -85,7 +85,8 @@ impl Secretary {
                     self.take_document(&arrival, now).await?;
                 }
                 CargoKind::Note if !own && envelope.identity.key.starts_with(note::KEY) => {
-                    if !self.take_note(&arrival, now).await? {
+                    let is_taken = self.take_note(&arrival, now).await?;
+                    if !is_taken {
                         // It is looked at again in a later turn, before what came after it.
                         more = false;
                         break;
