@@ -76,7 +76,7 @@ fn what_cannot_be_meant_is_refused_with_the_status_that_says_why() {
     assert_eq!(storescu(port, &[], &[&mr]).0, [0x0124]);
     for answer in ["A900", "C000", "0124"] {
         let label = format!("status=\"{answer}\"");
-        assert!(node.metric("hikyaku_store_answers_total", &[&label]) >= 1.0, "{answer}");
+        node.reaches("hikyaku_store_answers_total", &[&label], 1.0);
     }
     assert_eq!(node.status()["spool"]["present"], 0, "nothing of it is kept");
     assert_eq!(status(&scu(port, &[], &[&ct])), "0000");

@@ -214,7 +214,7 @@ fn a_flipped_bit_in_a_body_is_quarantined_and_never_delivered() {
     assert_eq!(queue.hospital.count(READING, "receipted"), 11);
     let list = queue.hospital.ask(&["queue", "list"]).to_string();
     assert!(list.contains("SHA-256"), "the reason is said: {list}");
-    assert!(queue.hospital.metric("hikyaku_damaged_total", &[]) >= 1.0);
+    queue.hospital.reaches("hikyaku_damaged_total", &[], 1.0);
     // It stays so over a restart and a new ledger.
     queue.hospital.kill();
     fs::remove_dir_all(queue.hospital.data().join("ledger")).expect("a ledger");

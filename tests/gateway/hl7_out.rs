@@ -254,7 +254,7 @@ fn a_message_without_its_acknowledgement_comes_again_as_it_was_and_nothing_else_
     }
     let error = node_b.destination("ris")["last_error"].to_string();
     assert!(error.contains("no MLLP"), "{error}");
-    assert!(node_b.metric("hikyaku_destination_up", &["destination=\"ris\""]) > 0.5);
+    node_b.reaches("hikyaku_destination_up", &["destination=\"ris\""], 0.5);
 }
 
 #[test]

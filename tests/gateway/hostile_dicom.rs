@@ -522,7 +522,7 @@ fn a_data_set_that_is_not_what_the_command_says_is_refused_and_noted() {
         };
         assert_eq!(heard, Heard::Status(status), "{what}");
         let label = format!("status=\"{status:04X}\"");
-        assert!(victim.node.metric("hikyaku_store_answers_total", &[&label]) >= 1.0);
+        victim.node.reaches("hikyaku_store_answers_total", &[&label], 1.0);
         let noted = |l: &str| l.contains("C-STORE refused") && l.contains(&format!("{status:04X}"));
         until("the refusal is in the log", || victim.node.log().lines().any(noted));
     }

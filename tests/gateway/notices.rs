@@ -366,7 +366,7 @@ fn a_notice_that_nobody_takes_is_given_up_and_told_to_the_operator() {
     perform(&node, "CT1", &study, 1..3);
     until("it is given up", || node.status()["notices"]["given_up"] == 1);
     assert!(node.log().contains("a notice is given up"), "{}", node.log());
-    assert!(node.metric("hikyaku_notices_total", &["given-up"]) > 0.5);
+    node.reaches("hikyaku_notices_total", &["given-up"], 0.5);
     let ids: std::collections::BTreeSet<String> =
         web.got().iter().map(|g| g["headers"]["idempotency-key"].to_string()).collect();
     assert_eq!(ids.len(), 1, "one notice, under one id");

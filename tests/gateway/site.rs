@@ -566,6 +566,12 @@ impl Node {
         page.lines().filter(of_name).filter_map(value).sum()
     }
 
+    /// Waits until a metric is at least so high: some count a moment after what they count is seen.
+    pub(crate) fn reaches(&self, name: &str, labels: &[&str], least: f64) {
+        let what = format!("{name} of {labels:?} is at least {least}");
+        until(&what, || self.metric(name, labels) >= least);
+    }
+
     /// The end of its log and its configuration, for people.
     pub(crate) fn tail(&self) -> String {
         let log = self.log();

@@ -127,7 +127,7 @@ fn a_step_goes_on_to_the_ris_in_order_and_complete_with_three_thousand_images() 
         named.iter().filter_map(|i| i["ReferencedSOPInstanceUID"].as_str()).collect();
     let sent: Vec<String> = (1..3001).map(|n| Object::new(&study, n, 8).sop).collect();
     assert_eq!(uids, sent, "all of them, in order");
-    assert!(node.metric("hikyaku_steps_passed_total", &["taken"]) > 2.5);
+    node.reaches("hikyaku_steps_passed_total", &["taken"], 2.5);
     let words = text(&node.cli(&["status"]).stdout);
     assert!(words.contains("STEPS TO") && words.contains("ris"), "{words}");
     assert!(!node.log().contains("Yamada"), "no name in the log");
@@ -212,7 +212,7 @@ fn a_ris_that_refuses_a_step_for_good_is_told_of_and_holds_up_no_other_step_unti
     until("it is told", || standing(&node, "ris")["refused"] == 1);
     assert_eq!(standing(&node, "ris")["last_error"], "it answers 0106");
     assert!(node.log().contains("a step is refused"), "{}", node.tail());
-    assert!(node.metric("hikyaku_steps_refused", &["ris"]) > 0.5);
+    node.reaches("hikyaku_steps_refused", &["ris"], 0.5);
     ris.kill();
     ris.up(&[]);
     // The refused one is in its pause; the other one goes.

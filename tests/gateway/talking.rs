@@ -177,7 +177,7 @@ fn what_is_promised_is_told_once_when_it_is_overdue_and_settled_when_it_comes() 
     let count = "hikyaku_report_turnaround_seconds_count";
     let labels =
         ["route=\"everything\"", "urgency=\"routine\"", "from=\"sent\"", "to=\"acknowledged\""];
-    assert!(hospital.metric(count, &labels) > 0.5, "{}", hospital.page("/metrics").1);
+    hospital.reaches(count, &labels, 0.5);
     assert_eq!(abouts(&ward, &study), all, "once each");
     assert_eq!(abouts(&ward, &late).len(), 2);
 }

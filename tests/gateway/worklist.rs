@@ -178,7 +178,7 @@ fn orders_are_found_by_every_key_of_the_worklist_and_by_nothing_else() {
         Order { id: "9", control: "CA", number: "P2", patient: "4712", ..Order::default() };
     assert_eq!(Ris::connect(&node).ask(&cancel.write()), "AA");
     assert_eq!(accessions(&node, &json!({}), &json!({})), ["AP1", "AP3"]);
-    assert!(node.metric("hikyaku_worklist_matches_total", &[]) >= 20.0);
+    node.reaches("hikyaku_worklist_matches_total", &[], 20.0);
     assert!(!node.log().contains("YAMADA") && !node.log().contains("4711"));
 }
 
@@ -481,7 +481,7 @@ fn orders_of_a_polled_worklist_are_kept_once_changed_once_and_found_by_their_ima
     assert_eq!(order(&node, "A1"), shown);
     assert_eq!(node.ask(&["orders"]).as_array().map(Vec::len), Some(2));
     assert!(node.metric("hikyaku_worklist_items_total", &["done=\"new\""]) < 0.5);
-    assert!(node.metric("hikyaku_worklist_items_total", &["done=\"same\""]) > 3.5);
+    node.reaches("hikyaku_worklist_items_total", &["done=\"same\""], 3.5);
     // A change is taken; an item that vanishes changes nothing.
     ris.put("one", &item("A1", "ORACLE", "YAMADA^TARO=骨画像^山本", "CT9", &study));
     fs::remove_file(ris.folder.join("RIS/two.wl")).expect("a file");
@@ -543,12 +543,12 @@ fn a_dead_ris_and_an_answer_that_is_not_whole_are_told_until_they_are_mended() {
     node.restart();
     until("it is whole", || worklist(&node)["last_success"].is_string());
     assert_eq!((&worklist(&node)["up"], &worklist(&node)["items"]), (&json!(true), &json!(2)));
-    assert!(node.metric("hikyaku_worklist_last_success_seconds", &["worklist=\"ris\""]) > 1e9);
+    node.reaches("hikyaku_worklist_last_success_seconds", &["worklist=\"ris\""], 1e9);
     ris.down();
     until("it is told that the RIS is down", || worklist(&node)["up"] == json!(false));
     let shown = text(&node.cli(&["status"]).stdout);
     assert!(shown.contains("WORKLIST") && shown.contains("cannot connect"), "{shown}");
-    assert!(node.metric("hikyaku_worklist_polls_total", &["outcome=\"failed\""]) > 0.5);
+    node.reaches("hikyaku_worklist_polls_total", &["outcome=\"failed\""], 0.5);
     assert_eq!(node.ask(&["orders"]).as_array().map(Vec::len), Some(2), "nothing is lost by it");
     ris.up();
     until("it has recovered", || worklist(&node)["up"] == json!(true));
@@ -573,7 +573,7 @@ fn a_ris_that_answers_with_a_failure_is_told_with_its_status_and_items_without_n
             site.node(&name).dicom().orders().folder_destination("folder").route_all("folder");
         let node = polls(own, port, "modalities = [\"CT\"]\nstations = \"CT1\"").start();
         until(words, || worklist(&node)["trouble"].as_str().is_some_and(|t| t.contains(words)));
-        assert!(node.metric("hikyaku_worklist_items_total", &["done=\"refused\""]) > 1.5);
+        node.reaches("hikyaku_worklist_items_total", &["done=\"refused\""], 1.5);
         assert!(!node.log().contains("Yamada"), "{}", node.log());
     }
 }
