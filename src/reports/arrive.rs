@@ -8,6 +8,7 @@
 use jiff::tz::TimeZone;
 
 use super::critical::{Flagging, Reason};
+use super::narrative::{self, Narrative};
 use super::report::{BYTES_MAX, FORMS_MAX, Form, FormKind, Identifiers, Reader, Report, Status};
 use crate::cargo::peer_text;
 use crate::clock::Timestamp;
@@ -323,10 +324,30 @@ impl ArriveRules {
     }
 }
 
-fn within(report: Report) -> Result<Report, NotAReport> {
-    let bytes: usize = report.forms.iter().map(|form| form.bytes.len()).sum();
-    let fits = report.forms.len() <= FORMS_MAX && bytes <= BYTES_MAX;
-    if fits { Ok(report) } else { Err(NotAReport::TooLarge) }
+fn within(mut report: Report) -> Result<Report, NotAReport> {
+    let fits = |forms: &[Form], more: usize| {
+        let bytes: usize = forms.iter().map(|form| form.bytes.len()).sum();
+        forms.len() <= FORMS_MAX && bytes + more <= BYTES_MAX
+    };
+    if !fits(&report.forms, 0) {
+        return Err(NotAReport::TooLarge);
+    }
+    let said = said_by_document(&report)
+        .filter(|said| report.forms.len() < FORMS_MAX && fits(&report.forms, said.bytes.len()));
+    report.forms.extend(said);
+    Ok(report)
+}
+
+/// What a CDA document says, where nothing that came beside it says it: most systems read no CDA.
+fn said_by_document(report: &Report) -> Option<Form> {
+    let lacks = |kind| report.form(kind).is_none();
+    let document = report.form(FormKind::Cda).filter(|_| lacks(FormKind::Text))?;
+    let form = match narrative::read(&document.bytes)? {
+        Narrative::Text(text) => Form::new(FormKind::Text, text.into_bytes()),
+        Narrative::Pdf(bytes) if lacks(FormKind::Pdf) => Form::new(FormKind::Pdf, bytes),
+        Narrative::Pdf(_) => return None,
+    };
+    Some(form.derived())
 }
 
 fn authority(authority: &Hl7Authority) -> Authority {

@@ -2,8 +2,9 @@
 //!
 //! What came is sent as it came, where the destination takes it: nothing is made anew that somebody
 //! has written. Otherwise the nearest form is made: pages from text, text from a structured report,
-//! a document around a PDF. A PDF is never turned into text: reading it back would be a guess. What
-//! cannot be made is told, with what is sent in its place where that says the same.
+//! a document around a PDF. The narrative of a CDA document has become text when it arrived. A PDF is
+//! never turned into text: reading it back would be a guess. What cannot be made is told, with what is
+//! sent in its place where that says the same.
 
 use std::collections::BTreeSet;
 

@@ -27,6 +27,7 @@ pub mod folder;
 pub mod home;
 pub mod make;
 pub mod matching;
+pub mod narrative;
 pub mod note;
 pub mod report;
 pub mod said;

@@ -14,6 +14,7 @@ import datetime
 import json
 import re
 import sys
+import xml.etree.ElementTree
 
 import hl7
 from pydicom import Dataset, dcmread
@@ -119,6 +120,14 @@ def decoded(text):
     return text.replace("\\H\\", "").replace("\\N\\", "").replace("\\E\\", "\\")
 
 
+def narrative(document):
+    """Titles and lines of the sections of a CDA document."""
+    for section in xml.etree.ElementTree.fromstring(document.encode()).iter("{urn:hl7-org:v3}section"):
+        for name in ["title", "text"]:
+            for part in section.findall(f"{{urn:hl7-org:v3}}{name}"):
+                yield from part.itertext()
+
+
 def values(files):
     for file in files:
         with open(file, "rb") as opened:
@@ -129,7 +138,11 @@ def values(files):
         for at, segment in enumerate(parsed):
             name = str(segment[0])
             if name == "OBX" and field(segment, 2) == "ED":
-                documents.append(field(segment, 5).split("^")[-1])
+                encoding, data = field(segment, 5).split("^", 4)[3:]
+                if encoding.lower() == "base64":
+                    documents.append(data)
+                else:
+                    found += narrative(decoded(data))
             elif name == "OBX":
                 is_text = field(segment, 2) in ("TX", "FT", "ST", "")
                 parts = [field(segment, 5)] if is_text else re.split(r"[\^~]", field(segment, 5))
@@ -140,7 +153,9 @@ def values(files):
         first = lambda name, n: next((field(s, n) for s in parsed if str(s[0]) == name), "")
         print(json.dumps({
             "file": file, "placer": first("OBR", 2), "filler": first("OBR", 3),
-            "patient": first("PID", 3), "values": [v for v in found if v.strip()],
+            # Pointers to instances go with a report in places of their own.
+            "patient": first("PID", 3),
+            "values": [v for v in found if v.strip() and not re.fullmatch(r"\d+(\.\d+){4,}", v)],
             "documents": documents,
         }))
 

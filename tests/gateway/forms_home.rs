@@ -144,15 +144,19 @@ fn the_object_of_the_test_data_and_a_cda_document_come_home_as_they_were() {
         <typeId root=\"2.16.840.1.113883.1.3\" extension=\"POCD_HD000040\"/><id root=\"1.2.3\"/>\
         <code code=\"18748-4\" codeSystem=\"2.16.840.1.113883.6.1\"/><title>\xe9\xaa\xa8</title>\
         <recordTarget><patientRole><id extension=\"ORACLE\" root=\"1.2.3\"/></patientRole>\
-        </recordTarget></ClinicalDocument>\n";
+        </recordTarget><component><structuredBody><component><section>\
+        <title>\xe6\x89\x80\xe8\xa6\x8b</title><text><paragraph>nothing new</paragraph></text>\
+        </section></component></structuredBody></component></ClinicalDocument>\n";
     let keys = ["PatientID=ORACLE"];
     let file = wrapped(&home, "cda2dcm", document, &study, &keys);
     home.store(&file);
-    // There is no text that a message could carry.
-    assert_eq!(home.bring(&study, &["home-pacs", "archive", "files"]), ["unsigned"]);
+    assert_eq!(home.bring(&study, &ALL), ["unsigned"]);
     home.check_document(&crate::samples_home::facts(&[file])[0]);
     only(&home.stored(&study), CDA);
     assert!(home.files().iter().any(|file| file == document), "the folder has the CDA document");
+    let told = home.told(&study);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(lines(&told[0]), ["所見", "nothing new"], "the HIS has its words");
 }
 
 #[test]

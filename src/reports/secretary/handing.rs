@@ -6,7 +6,7 @@ use super::record::{DocumentRecord, Fate, Sending};
 use crate::cargo::{DestinationName, Hasher, Sha256};
 use crate::reports::home::{self, Lack, Part, Source};
 use crate::reports::make::{Before, Home};
-use crate::reports::report::{FormKind, Status};
+use crate::reports::report::{FormKind, Report, Status};
 
 /// A part that a destination is to get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +19,16 @@ pub(super) struct Wish {
 /// The forms of a version: of each kind the digest of the last document that brings it. Not that of
 /// its bytes: a correction may bring back what an earlier version said, and goes on as its own.
 pub(super) fn forms(documents: &[DocumentRecord]) -> BTreeMap<FormKind, Sha256> {
-    let said = documents.iter().filter_map(|doc| Some((doc.digest, doc.said.as_ref()?)));
-    let forms = said.flat_map(|(digest, said)| said.forms.iter().map(move |form| (form, digest)));
-    let received = forms.filter(|(form, _)| !form.is_derived);
-    received.map(|(form, digest)| (form.kind, digest)).collect()
+    let said = || documents.iter().filter_map(|doc| Some((doc.digest, doc.said.as_ref()?)));
+    let of = |is_derived: bool, brings: fn(&Report) -> bool| {
+        let some = said().filter(move |(_, said)| brings(said));
+        let all = some.flat_map(|(digest, said)| said.forms.iter().map(move |f| (f, digest)));
+        all.filter(move |(form, _)| form.is_derived == is_derived).map(|(f, d)| (f.kind, d))
+    };
+    // What a CDA document says itself goes for received, where nothing else brings it. That of a
+    // structured report is told out of it.
+    let narrated = of(true, |said| said.form(FormKind::Cda).is_some());
+    narrated.chain(of(false, |_| true)).collect()
 }
 
 /// The same of an addendum: its text is told behind that of the versions before it, so it is
@@ -156,6 +162,27 @@ mod tests {
         assert_ne!(digest("1", "a"), digest("2", "b"));
         assert_ne!(digest("1", "a"), digest("3", "a"));
         assert_eq!(digest("1", "a"), digest("1", "a"));
+    }
+
+    #[test]
+    fn the_narrative_of_a_cda_document_is_told_where_no_text_was_sent() {
+        use FormKind::{Cda, Structured, Text};
+        let document = |kind, with: Form| {
+            let mut said = report(Status::Final, Form::new(kind, b"<a/>".to_vec()));
+            said.forms.push(with);
+            DocumentRecord {
+                digest: said.digest(),
+                said: remembered(&said).map(Box::new),
+                ..DocumentRecord::new(said.digest(), &"reading".parse().unwrap(), Timestamp(0))
+            }
+        };
+        let text = || Form::new(Text, b"words".to_vec());
+        let narrated = document(Cda, text().derived());
+        let flattened = document(Structured, text().derived());
+        let sent = document(Text, text());
+        assert_eq!(forms(std::slice::from_ref(&narrated)).get(&Text), Some(&narrated.digest));
+        assert_eq!(forms(&[sent.clone(), narrated]).get(&Text), Some(&sent.digest));
+        assert_eq!(forms(&[flattened]).get(&Text), None);
     }
 
     #[test]
