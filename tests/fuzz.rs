@@ -316,6 +316,11 @@ fn no_sidecar_and_no_name_of_a_file_makes_its_reader_fail() {
 }
 
 #[test]
+fn no_cda_document_makes_the_reader_of_its_narrative_fail() {
+    fuzz("narrative");
+}
+
+#[test]
 fn no_bytes_make_the_frame_decoder_fail() {
     fuzz("frame");
 }

@@ -27,7 +27,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 24] = [
+pub const ENTRIES: [Entry; 25] = [
     entry("pdata_decoder", dicom::pdata_decoder, dicom::pdus, 1),
     entry("command_set", dicom::command_set, dicom::command_sets, 1),
     entry("association", dicom::association, dicom::pdus, 2),
@@ -44,6 +44,7 @@ pub const ENTRIES: [Entry; 24] = [
     entry("report_document", reports::document, reports::documents, 10),
     entry("report", reports::report, reports::carried, 10),
     entry("said", reports::said, reports::saidings, 4),
+    entry("narrative", reports::narrative, reports::narratives, 4),
     entry("frame", tunnel::frame, tunnel::frames, 1),
     entry("exchange", tunnel::exchange, tunnel::frames, 1),
     entry("receipt", tunnel::receipt, tunnel::receipts, 4),

@@ -13,6 +13,7 @@ use hikyaku::hl7::order::OrderFields;
 use hikyaku::hl7::report::{ReportDialect, ReportMessage, ReportSending, TextAs};
 use hikyaku::reports::arrive::ArriveRules;
 use hikyaku::reports::matching::{Wanted, target_of};
+use hikyaku::reports::narrative::{self, Narrative};
 use hikyaku::reports::report::{Form, FormKind, Report};
 use hikyaku::reports::said::SaidReport;
 use hikyaku::reports::versions::{Arrival, Chain};
@@ -87,6 +88,28 @@ pub(crate) fn said(data: &[u8]) {
     if let Some(Ok(report)) = named.map(|said| said.with_forms(&rules, "editor", forms)) {
         handled(&report);
     }
+}
+
+/// A CDA document.
+pub(crate) fn narrative(data: &[u8]) {
+    if let Some(Narrative::Text(text)) = narrative::read(data) {
+        assert!(!text.trim().is_empty() && text.len() <= documents::TEXT_LENGTH_MAX);
+    }
+}
+
+pub(crate) fn narratives() -> Vec<Vec<u8>> {
+    let document = |body: &str| {
+        let head = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ClinicalDocument>";
+        format!("{head}<component>{body}</component></ClinicalDocument>").into_bytes()
+    };
+    let sections = "<structuredBody><component><section><title>\u{6240}\u{898b}</title><text>\
+        <paragraph>a <content revised=\"delete\">b</content>\nc<br/>d</paragraph>\
+        <list listType=\"ordered\"><caption>e</caption><item>f</item></list><table><tr><th>g</th>\
+        <td>h</td></tr></table></text><component><section><text>i</text></section></component>\
+        </section></component></structuredBody>";
+    let plain = "<nonXMLBody><text representation=\"B64\" mediaType=\"text/plain\">eA==</text>\
+        </nonXMLBody>";
+    vec![document(sections), document(plain)]
 }
 
 pub(crate) fn saidings() -> Vec<Vec<u8>> {

@@ -51,7 +51,13 @@ pub fn read(bytes: &[u8]) -> Option<Narrative> {
     for section in sections.flat_map(|c| children(c, "section")) {
         lines.section(section, 0).ok()?;
     }
-    Some(lines.text).filter(|text| !text.is_empty()).map(Narrative::Text)
+    told(lines.text)
+}
+
+/// Whatever says something, and fits.
+fn told(text: String) -> Option<Narrative> {
+    let is_told = !text.trim().is_empty() && text.len() <= TEXT_LENGTH_MAX;
+    is_told.then_some(Narrative::Text(text))
 }
 
 /// As its byte order mark or its declaration says it is written (XML 1.0 4.3.3).
@@ -82,9 +88,9 @@ fn of_plain(said: Node<'_, '_>) -> Option<Narrative> {
     };
     match said.attribute("mediaType").unwrap_or("text/plain") {
         "application/pdf" if is_coded => Some(Narrative::Pdf(bytes)),
-        "text/plain" if bytes.len() <= TEXT_LENGTH_MAX => {
+        "text/plain" => {
             let text = decoded(&bytes).replace("\r\n", "\n").replace('\r', "\n");
-            Some(text.trim().to_owned()).filter(|text| !text.is_empty()).map(Narrative::Text)
+            told(text.trim().to_owned())
         }
         _ => None,
     }
