@@ -7,6 +7,9 @@
 // Shared with the tests of whole nodes.
 #[path = "../gateway/ending.rs"]
 mod ending;
+// Shared likewise.
+#[path = "../gateway/python.rs"]
+mod python;
 mod reports;
 
 use std::collections::BTreeMap;
@@ -31,6 +34,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::ending::Program;
+use crate::python::python;
 
 /// Longest wait for anything here; only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,15 +66,6 @@ fn objects(prefix: &str) -> Vec<Sample> {
         Sample { name, sop_class, syntax, uid, data: file[144 + meta..].to_vec() }
     })
     .collect()
-}
-
-fn python(script: &str) -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
-        .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
-    let mut command = Command::new(python);
-    command.arg(root.join("tests/foreign").join(script));
-    command
 }
 
 /// A foreign SCP, ended when dropped. Its lines are gathered as they come.

@@ -9,7 +9,8 @@ use hikyaku::delivery::{Hl7Target, Hl7Timeouts, Target};
 use hikyaku::hl7::charset::Charset;
 
 use crate::ending::Program;
-use crate::{PATIENCE, Sample, Scp, Site, assert_all_receipted, pacs, python, samples};
+use crate::python::python;
+use crate::{PATIENCE, Sample, Scp, Site, assert_all_receipted, pacs, samples};
 
 fn is_document(sample: &&Sample) -> bool {
     sample.sop_class.starts_with("1.2.840.10008.5.1.4.1.1.88.")

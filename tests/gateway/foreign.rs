@@ -7,32 +7,19 @@ use std::sync::{Arc, Mutex};
 use serde::Deserialize;
 
 use crate::ending::{Program, run_with};
+use crate::python::interpreter;
+pub(crate) use crate::python::python;
 use crate::site::{Site, run, terminate, text, until};
 use crate::{part10, ports};
 
 /// The AE title of every foreign receiver.
 pub(crate) const AE_TITLE: &str = "FOREIGN";
 
-/// Python with pynetdicom: `HIKYAKU_TEST_PYTHON`, or the one that `tests/run` makes.
-pub(crate) fn python(script: &str) -> Command {
-    let mut command = interpreter();
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(script));
-    command
-}
-
 /// The same Python with a module of its own.
 pub(crate) fn python_module(module: &str) -> Command {
     let mut command = interpreter();
     command.args(["-m", module]);
     command
-}
-
-fn interpreter() -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
-        .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
-    assert!(python.exists(), "no {}: run tests/run once, which makes it", python.display());
-    Command::new(python)
 }
 
 /// What the receiver says of one object. The digest is of the data set's bytes as received.

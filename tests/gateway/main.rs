@@ -51,6 +51,7 @@ mod ports;
 mod power;
 mod priors;
 mod promises;
+mod python;
 mod recall;
 mod receiver;
 mod receivers;

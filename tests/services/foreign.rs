@@ -1,7 +1,6 @@
 //! Programs that are not ours, started and ended.
 
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,16 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::ending::{self, Program, run_with};
+use crate::python::python;
 use crate::site::PATIENCE;
-
-fn python(script: &str) -> Command {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = std::env::var_os("HIKYAKU_TEST_PYTHON")
-        .map_or_else(|| root.join("target/test-venv/bin/python"), PathBuf::from);
-    let mut command = Command::new(python);
-    command.arg(root.join("tests/foreign").join(script));
-    command
-}
 
 fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}"))

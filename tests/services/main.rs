@@ -21,6 +21,9 @@ mod orthanc;
 // Shared likewise.
 #[path = "../gateway/ports.rs"]
 mod ports;
+// Shared likewise.
+#[path = "../gateway/python.rs"]
+mod python;
 mod recorder;
 mod site;
 mod steps;
