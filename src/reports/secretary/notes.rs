@@ -89,11 +89,18 @@ impl Secretary {
         let is_peer = self.config.peers.contains(&writer);
         let of_ours = is_peer && note.hospital == own;
         let of_theirs = is_peer && note.hospital == writer;
+        // A report of its own that was taken, perhaps because a person let it go.
+        let has_report = match &note.says {
+            Says::Critical { report, .. } => {
+                self.report(report).await?.is_some_and(|record| record.from == writer)
+            }
+            _ => false,
+        };
         let believed = match &note.says {
             // Of its documents each study is looked at.
             Says::Belongs(_) => of_ours,
             // Of an order without a study nothing can be asked, and an alarm is better than none.
-            Says::Critical { .. } if of_ours && note.study.is_empty() => true,
+            Says::Critical { .. } if of_ours && (has_report || note.study.is_empty()) => true,
             Says::Received { .. } | Says::Words(_) | Says::Critical { .. } if of_ours => {
                 match self.was_sent(&note.study, &writer).await {
                     Some(was_sent) => was_sent,

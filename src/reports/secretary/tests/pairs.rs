@@ -189,6 +189,10 @@ async fn a_node_that_a_study_was_not_sent_to_is_not_believed_about_it() {
     })
     .await;
     assert_eq!(told.len(), 1, "a person has let it go");
+    let report = stranger.story().await.unwrap().row.report;
+    stranger.desk.flag(report, "bleeding after all".into(), "Dr. X".into()).await.unwrap();
+    let criticals = async || hospital.desk.criticals(true, 10).await.unwrap().len();
+    until(&hospital, &stranger, &mut told, async || criticals().await == 1).await;
     hospital.close().await;
     stranger.close().await;
 }
